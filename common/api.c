@@ -1,0 +1,179 @@
+#include "api.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "http_client.h"
+#include "mem.h"
+
+bool api_body(struct http_call *call, cJSON **ret_document)
+{
+    size_t len = 0;
+    struct err err = {0};
+    const char *body = http_call_body(call, &len);
+    if (json_parse(body, len, ret_document, &err) == STATUS_OK)
+        return true;
+    http_answer_problem(call, err.status, err.text, NULL);
+    return false;
+}
+
+void api_answer_invalid(struct http_call *call, const struct problems *problems)
+{
+    char detail[256] = "Plusieurs champs sont invalides";
+    const struct problem *first = &problems->items[0];
+    if (problems->count == 1)
+        (void)snprintf(detail, sizeof detail, "%s%s%s", first->pointer[0] ? first->pointer + 1 : "",
+                       first->pointer[0] ? " : " : "", first->detail);
+    http_answer_problem(call, STATUS_INVALID, detail, problems);
+}
+
+/* ---- pages ---- */
+
+/* Digits alone, no sign, no space: strtoll takes too much. */
+static bool read_number(const char *text, int base, int64_t min, int64_t max, int64_t *ret_number)
+{
+    const char *allowed = base == 16 ? "0123456789abcdef" : "0123456789";
+    size_t len = strlen(text);
+    if (len == 0 || len > 16 || strspn(text, allowed) != len)
+        return false;
+    uint64_t number = strtoull(text, NULL, base);
+    if (number < (uint64_t)min || number > (uint64_t)max)
+        return false;
+    *ret_number = (int64_t)number;
+    return true;
+}
+
+void api_page_read(struct http_call *call, struct api_page *ret_page, struct problems *problems)
+{
+    *ret_page = (struct api_page){.limit = API_LIMIT_DEFAULT, .before = INT64_MAX};
+    const char *limit = http_call_query(call, "limit"), *cursor = http_call_query(call, "cursor");
+    if (limit && !read_number(limit, 10, 1, API_LIMIT_MAX, &ret_page->limit))
+        problems_add(problems, "/limit", "doit être un entier entre 1 et %d", API_LIMIT_MAX);
+    if (cursor && (*cursor != 'p' || !read_number(cursor + 1, 16, 1, INT64_MAX, &ret_page->before)))
+        problems_add(problems, "/cursor", "n'est pas un curseur donné par cette liste");
+}
+
+void api_page_next(struct http_call *call, const struct api_page *page, int64_t last,
+                   const char *const *names)
+{
+    CLEANUP(buf_done) struct buf url;
+    buf_init(&url, 16 * 1024);
+    buf_format(&url, "%s?limit=%lld&cursor=p%llx", http_call_path(call), (long long)page->limit,
+               (unsigned long long)last);
+    for (; *names; names++) {
+        const char *value = http_call_query(call, *names);
+        if (!value)
+            continue;
+        buf_format(&url, "&%s=", *names);
+        http_put_encoded(&url, value);
+    }
+    if (buf_ok(&url))
+        http_call_set(call, "Link", "<%s>; rel=\"next\"", buf_get(&url));
+}
+
+const char *api_filter_text(struct http_call *call, const char *name, size_t max, struct problems *problems)
+{
+    const char *value = http_call_query(call, name);
+    size_t length = value ? utf8_length(value) : 1;
+    if (length >= 1 && length <= max)
+        return value ? value : "";
+    char pointer[64];
+    (void)snprintf(pointer, sizeof pointer, "/%s", name);
+    problems_add(problems, pointer, "doit contenir entre 1 et %zu caractères", max);
+    return "";
+}
+
+const char *api_filter_date(struct http_call *call, const char *name, struct problems *problems)
+{
+    const char *value = http_call_query(call, name);
+    if (!value || date_valid(value))
+        return value ? value : "";
+    char pointer[64];
+    (void)snprintf(pointer, sizeof pointer, "/%s", name);
+    problems_add(problems, pointer, "doit être une date existante, AAAA-MM-JJ");
+    return "";
+}
+
+/* ---- versions ---- */
+
+void api_condition_parse(const char *text, bool weak_too, struct api_condition *ret_condition)
+{
+    *ret_condition = (struct api_condition){.given = true};
+    text += strspn(text, " \t");
+    ret_condition->any = text[0] == '*' && text[1 + strspn(text + 1, " \t")] == '\0';
+    while (*text && ret_condition->count < API_VERSIONS_MAX) {
+        text += strspn(text, " \t,");
+        bool weak = strncmp(text, "W/", 2) == 0;
+        text += weak ? 2 : 0;
+        if (*text != '"')
+            return; /* not a list of entity tags: what was read so far stands */
+        const char *end = strchr(text + 1, '"');
+        if (!end)
+            return;
+        CLEANUP(free_text) char *tag = mem_copy(text + 1, (size_t)(end - text - 1));
+        if ((!weak || weak_too) && (tag[0] != '0') &&
+            read_number(tag, 10, 1, INT64_MAX, &ret_condition->versions[ret_condition->count]))
+            ret_condition->count++;
+        text = end + 1;
+    }
+}
+
+void api_if_match(struct http_call *call, struct api_condition *ret_condition)
+{
+    const char *header = http_call_header(call, "If-Match");
+    if (header)
+        api_condition_parse(header, false, ret_condition);
+    else
+        *ret_condition = (struct api_condition){0};
+}
+
+static bool names_version(const struct api_condition *condition, int64_t version)
+{
+    for (unsigned i = 0; i < condition->count; i++)
+        if (condition->versions[i] == version)
+            return true;
+    return condition->any;
+}
+
+bool api_condition_holds(const struct api_condition *condition, int64_t version)
+{
+    return !condition->given || names_version(condition, version);
+}
+
+bool api_etag(struct http_call *call, int64_t version)
+{
+    http_call_set(call, "ETag", "\"%lld\"", (long long)version);
+    const char *header = http_call_header(call, "If-None-Match");
+    struct api_condition condition;
+    if (!header)
+        return true;
+    api_condition_parse(header, true, &condition);
+    if (!names_version(&condition, version))
+        return true;
+    http_answer_empty(call, 304);
+    return false;
+}
+
+/* ---- Idempotency-Key ---- */
+
+bool api_idempotency_key(struct http_call *call, char key[API_KEY_SIZE])
+{
+    const char *header = http_call_header(call, "Idempotency-Key");
+    key[0] = '\0';
+    if (!header)
+        return true;
+    size_t len = strlen(header);
+    bool printable = len >= 1 && len < API_KEY_SIZE;
+    for (size_t i = 0; printable && i < len; i++)
+        printable = header[i] >= ' ' && header[i] <= '~';
+    if (printable) {
+        memcpy(key, header, len + 1);
+        return true;
+    }
+    http_answer_problem(call, STATUS_INVALID,
+                        "L'en-tête Idempotency-Key doit contenir entre 1 et 128 caractères ASCII imprimables",
+                        NULL);
+    return false;
+}

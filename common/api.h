@@ -1,0 +1,56 @@
+/* What the REST routes of both services share: bodies, pages, versions, idempotency keys. Functions that
+ * return false have answered the call themselves (it is gone then). The pure ones say so. */
+#ifndef COMMON_API_H
+#define COMMON_API_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "http_server.h"
+#include "json.h"
+
+/* Parses the body: 400 when it is not JSON. The document is the caller's. */
+bool api_body(struct http_call *call, cJSON **ret_document);
+
+/* Answers 422 with all problems (or the one in `detail` when there is one alone). */
+void api_answer_invalid(struct http_call *call, const struct problems *problems);
+
+/* ---- pages ---- */
+enum { API_LIMIT_DEFAULT = 100, API_LIMIT_MAX = 1000 };
+struct api_page {
+    int64_t limit;  /* 1..API_LIMIT_MAX */
+    int64_t before; /* rows with a smaller sequence number; INT64_MAX on the first page */
+};
+/* Reads `limit` and `cursor`; what is wrong is added to *problems. */
+void api_page_read(struct http_call *call, struct api_page *ret_page, struct problems *problems);
+/* Sets `Link: <…>; rel="next"` for the page after the row with sequence number `last`, repeating the query's
+ * parameters that `names` (ended by NULL) lists, and the limit. */
+void api_page_next(struct http_call *call, const struct api_page *page, int64_t last,
+                   const char *const *names);
+
+/* A filter that must be a text of 1..max code points; "" when absent. Borrowed until the answer. */
+const char *api_filter_text(struct http_call *call, const char *name, size_t max, struct problems *problems);
+const char *api_filter_date(struct http_call *call, const char *name, struct problems *problems);
+
+/* ---- versions: strong ETags from a counter (RFC 9110 section 8.8.3) ---- */
+enum { API_VERSIONS_MAX = 8 };
+struct api_condition {
+    bool given, any; /* any: "*" */
+    unsigned count;
+    int64_t versions[API_VERSIONS_MAX];
+};
+/* If-Match as a condition; tags that are weak or not ours never match (RFC 9110 section 13.1.1). */
+void api_if_match(struct http_call *call, struct api_condition *ret_condition);
+/* Pure: whether a change of the item at `version` may go on. */
+bool api_condition_holds(const struct api_condition *condition, int64_t version);
+/* Sets ETag, and answers 304 (returns false) when If-None-Match names this version. */
+bool api_etag(struct http_call *call, int64_t version);
+/* Pure: reads a list of entity tags. */
+void api_condition_parse(const char *text, bool weak_too, struct api_condition *ret_condition);
+
+/* ---- Idempotency-Key ---- */
+enum { API_KEY_SIZE = 129 };
+/* The key, "" when the header is absent; 422 when it is not 1..128 printable ASCII characters. */
+bool api_idempotency_key(struct http_call *call, char key[API_KEY_SIZE]);
+
+#endif

@@ -1,0 +1,105 @@
+#include "buf.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mem.h"
+
+enum { FIRST_CAPACITY = 256 };
+
+void buf_init(struct buf *buf, size_t max_bytes)
+{
+    *buf = (struct buf){.max_bytes = max_bytes};
+}
+
+void buf_done(struct buf *buf)
+{
+    free(buf->data);
+    *buf = (struct buf){.max_bytes = buf->max_bytes};
+}
+
+void buf_clear(struct buf *buf)
+{
+    buf->len = 0;
+    buf->overflowed = false;
+    if (buf->data)
+        buf->data[0] = '\0';
+}
+
+/* Makes room for `len` more bytes and a NUL; false (and marked) where that passes the maximum. */
+static bool reserve(struct buf *buf, size_t len)
+{
+    if (buf->overflowed || len > buf->max_bytes - buf->len) {
+        buf->overflowed = true;
+        return false;
+    }
+    size_t needed = buf->len + len + 1;
+    if (needed <= buf->capacity)
+        return true;
+    size_t capacity = buf->capacity ? buf->capacity * 2 : FIRST_CAPACITY;
+    if (capacity < needed)
+        capacity = needed;
+    buf->data = mem_grow(buf->data, capacity);
+    buf->capacity = capacity;
+    return true;
+}
+
+void buf_append(struct buf *buf, const char *bytes, size_t len)
+{
+    if (len == 0 || !reserve(buf, len))
+        return;
+    memcpy(buf->data + buf->len, bytes, len);
+    buf->len += len;
+    buf->data[buf->len] = '\0';
+}
+
+void buf_text(struct buf *buf, const char *text)
+{
+    buf_append(buf, text, strlen(text));
+}
+
+void buf_char(struct buf *buf, char c)
+{
+    buf_append(buf, &c, 1);
+}
+
+void buf_number(struct buf *buf, long long number)
+{
+    char digits[24];
+    int len = snprintf(digits, sizeof digits, "%lld", number);
+    buf_append(buf, digits, (size_t)len);
+}
+
+void buf_format(struct buf *buf, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    va_list again;
+    va_copy(again, args);
+    int len = vsnprintf(NULL, 0, format, args);
+    if (len > 0 && reserve(buf, (size_t)len)) {
+        (void)vsnprintf(buf->data + buf->len, (size_t)len + 1, format, again);
+        buf->len += (size_t)len;
+    }
+    va_end(again);
+    va_end(args);
+}
+
+bool buf_ok(const struct buf *buf)
+{
+    return !buf->overflowed;
+}
+
+const char *buf_get(const struct buf *buf)
+{
+    return buf->data ? buf->data : "";
+}
+
+char *buf_take(struct buf *buf)
+{
+    char *data = buf->data ? buf->data : mem_copy("", 0);
+    *buf = (struct buf){.max_bytes = buf->max_bytes};
+    return data;
+}

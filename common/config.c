@@ -1,0 +1,230 @@
+#include "config.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "mem.h"
+
+enum { FILE_MAX_BYTES = 64 * 1024 };
+
+struct config {
+    const struct setting *settings;
+    size_t count;
+    char **values;
+};
+
+/* The whole file as text; NULL with *ret_reason where it cannot be read. */
+static char *read_file(const char *path, const char **ret_reason)
+{
+    FILE *file = fopen(path, "re");
+    if (!file) {
+        *ret_reason = strerror(errno);
+        return NULL;
+    }
+    char *text = mem_new(FILE_MAX_BYTES + 2);
+    size_t len = fread(text, 1, FILE_MAX_BYTES + 1, file);
+    *ret_reason = ferror(file)           ? "cannot be read (a folder?)"
+                  : len > FILE_MAX_BYTES ? "is over 64 KiB"
+                                         : NULL;
+    (void)fclose(file);
+    if (*ret_reason || strlen(text) != len) {
+        *ret_reason = *ret_reason ? *ret_reason : "holds a NUL byte";
+        free_text(&text);
+    }
+    return text;
+}
+
+static char *trim(char *text)
+{
+    while (isspace((unsigned char)*text))
+        text++;
+    for (char *end = text + strlen(text); end > text && isspace((unsigned char)end[-1]);)
+        *--end = '\0';
+    return text;
+}
+
+/* The last line `name=…` of the file's lines wins, as in a shell; a pair of quotes around the value is taken
+ * off. */
+static char *find_in_file(const char *lines, const char *name)
+{
+    CLEANUP(free_text) char *copy = mem_text(lines);
+    char *found = NULL, *rest = NULL;
+    for (char *line = strtok_r(copy, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        char *key = trim(line), *equals = strchr(key, '=');
+        if (key[0] == '#' || !equals)
+            continue;
+        *equals = '\0';
+        if (strcmp(trim(key), name) != 0)
+            continue;
+        char *value = trim(equals + 1);
+        size_t len = strlen(value);
+        if (len >= 2 && (value[0] == '"' || value[0] == '\'') && value[len - 1] == value[0]) {
+            value[len - 1] = '\0';
+            value++;
+        }
+        free(found);
+        found = mem_text(value);
+    }
+    return found;
+}
+
+static void check_file_lines(const char *path, const char *lines, struct buf *problems)
+{
+    CLEANUP(free_text) char *copy = mem_text(lines);
+    char *rest = NULL;
+    for (char *line = strtok_r(copy, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        char *text = trim(line);
+        if (text[0] && text[0] != '#' && !strchr(text, '='))
+            buf_format(problems, "CONFIG_FILE: %s: a line is not KEY=VALUE\n", path);
+    }
+}
+
+/* Environment, then file; NULL where neither has the name (or only an empty value that does not count). */
+static char *find_value(const char *name, bool empty_counts, const char *lines)
+{
+    const char *given = getenv(name);
+    if (given && (*given || empty_counts))
+        return mem_text(given);
+    char *value = lines ? find_in_file(lines, name) : NULL;
+    if (value && !*value && !empty_counts)
+        free_text(&value);
+    return value;
+}
+
+static char *find_secret(const struct setting *setting, const char *lines, struct buf *problems)
+{
+    CLEANUP(free_text) char *name = mem_format("%s_FILE", setting->name);
+    CLEANUP(free_text) char *path = find_value(name, false, lines);
+    if (!path)
+        return NULL;
+    const char *reason = NULL;
+    char *text = read_file(path, &reason);
+    if (!text)
+        buf_format(problems, "%s: %s: %s\n", name, path, reason);
+    else
+        text[strcspn(text, "\r\n")] = '\0';
+    return text;
+}
+
+static void check_number(const struct setting *setting, const char *value, struct buf *problems)
+{
+    char *end = NULL;
+    errno = 0;
+    long number = strtol(value, &end, 10);
+    if (!isdigit((unsigned char)*value) || *end || errno || number < setting->min || number > setting->max)
+        buf_format(problems, "%s: '%s' is not a number from %ld to %ld\n", setting->name, value, setting->min,
+                   setting->max);
+}
+
+static bool is_word_of(const char *choices, const char *value)
+{
+    size_t len = strlen(value);
+    for (const char *at = choices; len && (at = strstr(at, value)); at += len)
+        if ((at == choices || at[-1] == ' ') && (at[len] == ' ' || !at[len]))
+            return true;
+    return false;
+}
+
+static void check_value(const struct setting *setting, const char *value, struct buf *problems)
+{
+    struct err err;
+    if (!*value && (setting->empty_counts || !*setting->fallback))
+        return;
+    switch (setting->type) {
+    case SETTING_NUMBER:
+        check_number(setting, value, problems);
+        break;
+    case SETTING_CHOICE:
+        if (!is_word_of(setting->choices, value))
+            buf_format(problems, "%s: '%s' is not one of: %s\n", setting->name, value, setting->choices);
+        break;
+    case SETTING_TEXT:
+        break;
+    }
+    if (setting->check && *value && setting->check(value, &err) != STATUS_OK)
+        buf_format(problems, "%s: %s\n", setting->name, err.text);
+}
+
+struct config *config_load(const struct setting *settings, size_t count, struct buf *problems)
+{
+    struct config *config = mem_new(sizeof *config);
+    *config = (struct config){settings, count, mem_new(count * sizeof(char *))};
+
+    CLEANUP(free_text) char *lines = NULL;
+    const char *path = getenv("CONFIG_FILE"), *reason = NULL;
+    if (path && *path) {
+        lines = read_file(path, &reason);
+        if (lines)
+            check_file_lines(path, lines, problems);
+        else
+            buf_format(problems, "CONFIG_FILE: %s: %s\n", path, reason);
+    }
+    for (size_t i = 0; i < count; i++) {
+        char *value = find_value(settings[i].name, settings[i].empty_counts, lines);
+        if (!value && settings[i].secret)
+            value = find_secret(&settings[i], lines, problems);
+        config->values[i] = value ? value : mem_text(settings[i].fallback);
+        check_value(&settings[i], config->values[i], problems);
+    }
+    return config;
+}
+
+void config_free(struct config *config)
+{
+    if (!config)
+        return;
+    for (size_t i = 0; i < config->count; i++)
+        free(config->values[i]);
+    free(config->values);
+    free(config);
+}
+
+const char *config_text(const struct config *config, const char *name)
+{
+    for (size_t i = 0; i < config->count; i++)
+        if (strcmp(config->settings[i].name, name) == 0)
+            return config->values[i];
+    fprintf(stderr, "no such setting: %s\n", name);
+    abort();
+}
+
+long config_number(const struct config *config, const char *name)
+{
+    return strtol(config_text(config, name), NULL, 10);
+}
+
+bool config_is(const struct config *config, const char *name, const char *value)
+{
+    return strcmp(config_text(config, name), value) == 0;
+}
+
+void config_describe(const struct setting *settings, size_t count, struct buf *out)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct setting *s = &settings[i];
+        const char *shown = *s->fallback ? s->fallback : "none";
+        buf_format(out, "  %-26s %s [%s]\n", s->name, s->help, shown);
+        if (s->type == SETTING_NUMBER)
+            buf_format(out, "  %-26s   %ld to %ld\n", "", s->min, s->max);
+        if (s->type == SETTING_CHOICE)
+            buf_format(out, "  %-26s   one of: %s\n", "", s->choices);
+        if (s->secret)
+            buf_format(out, "  %-26s   or %s_FILE, a file that holds it\n", "", s->name);
+    }
+}
+
+enum status config_check_http_url(const char *value, struct err *err)
+{
+    size_t scheme = strncmp(value, "http://", 7) == 0 ? 7 : strncmp(value, "https://", 8) == 0 ? 8 : 0;
+    const char *host = value + scheme;
+    if (!scheme || !*host || strchr("/?#:", *host))
+        return err_set(err, STATUS_INVALID, "'%s' is not an http:// or https:// URL with a host", value);
+    for (const char *c = value; *c; c++)
+        if ((unsigned char)*c <= ' ' || *c == 0x7F)
+            return err_set(err, STATUS_INVALID, "holds a space or a control character");
+    return STATUS_OK;
+}

@@ -1,0 +1,73 @@
+/* Settings: one table a program drives parsing, --help, --check-config and the README. Values come from the
+ * environment, else from KEY=VALUE lines in the file that CONFIG_FILE names, else from the table. A secret
+ * may also be given as NAME_FILE (a file's content without its trailing line end). Read once at start, then
+ * constant: any thread. */
+#ifndef COMMON_CONFIG_H
+#define COMMON_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "buf.h"
+#include "status.h"
+
+enum setting_type {
+    SETTING_TEXT,
+    SETTING_NUMBER, /* a decimal integer, min..max */
+    SETTING_CHOICE, /* one word of `choices` */
+};
+
+struct setting {
+    const char *name;
+    enum setting_type type;
+    const char *fallback; /* as it would be written; "" = none */
+    long min, max;
+    const char *choices; /* "pretty json" */
+    bool secret;         /* never shown; NAME_FILE is read too */
+    bool empty_counts;   /* an empty value is a value; elsewhere it means the default */
+    /* A further check of a text that is not empty; NULL when there is none. */
+    enum status (*check)(const char *value, struct err *err);
+    const char *help;
+};
+
+/* Rows of a table; text settings may name further members behind their help. */
+#define TEXT_SETTING(name_, fallback_, ...)                                                                  \
+    {                                                                                                        \
+        .name = (name_), .type = SETTING_TEXT, .fallback = (fallback_), .help = __VA_ARGS__                  \
+    }
+#define SECRET_SETTING(name_, fallback_, ...)                                                                \
+    {                                                                                                        \
+        .name = (name_), .type = SETTING_TEXT, .secret = true, .fallback = (fallback_), .help = __VA_ARGS__  \
+    }
+#define NUMBER_SETTING(name_, fallback_, min_, max_, help_)                                                  \
+    {                                                                                                        \
+        .name = (name_), .type = SETTING_NUMBER, .fallback = (fallback_), .min = (min_), .max = (max_),      \
+        .help = (help_)                                                                                      \
+    }
+#define CHOICE_SETTING(name_, fallback_, choices_, help_)                                                    \
+    {                                                                                                        \
+        .name = (name_), .type = SETTING_CHOICE, .fallback = (fallback_), .choices = (choices_),             \
+        .help = (help_)                                                                                      \
+    }
+
+struct config;
+
+/* Reads all settings of the table (which must outlive the config). Everything that is wrong is appended to
+ * `problems`, a line each ("RABBITMQ_PORT: …"); nothing wrong leaves it empty. Never NULL; free with
+ * config_free. */
+struct config *config_load(const struct setting *settings, size_t count, struct buf *problems);
+void config_free(struct config *config);
+
+/* The value of a setting of the table; asking for another name aborts (a programmer's error). Borrowed. */
+const char *config_text(const struct config *config, const char *name);
+long config_number(const struct config *config, const char *name);
+bool config_is(const struct config *config, const char *name, const char *value);
+
+/* The table for --help: name, default, what it means. */
+void config_describe(const struct setting *settings, size_t count, struct buf *out);
+
+/* Checks for struct setting. */
+enum status config_check_http_url(const char *value,
+                                  struct err *err); /* http:// or https://, a host, no spaces */
+
+#endif

@@ -1,0 +1,98 @@
+/* SQLite: one writer thread that owns the only writing connection and commits whatever has queued up in one
+ * transaction (group commit), and a pool of read-only connections. Durable: WAL with synchronous=FULL.
+ *
+ * A write is a job: the writer runs its run() inside a savepoint of the batch's transaction, and after COMMIT
+ * (or the batch's failure) its done(). A job that fails is rolled back alone; a batch whose COMMIT fails
+ * fails every job in it, so that nobody is told of a write that is not on the disk.
+ *
+ * All text handed in is borrowed for the call, all text handed out until the next step of that statement.
+ */
+#ifndef COMMON_DB_H
+#define COMMON_DB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "status.h"
+
+struct db;
+struct db_conn;
+struct sqlite3_stmt;
+
+struct db_migration {
+    const char *name; /* "0001-create" */
+    const char *sql;
+};
+
+struct db_config {
+    const char *path;                      /* its folder is created; "<path>.lock" refuses a second process */
+    const struct db_migration *migrations; /* applied in order by user_version; never edited once shipped */
+    size_t migration_count;
+    const char *const *statements; /* prepared in this order; their index names them in db_run and db_query */
+    size_t statement_count;
+    unsigned readers; /* read-only connections, at least the number of threads that read at once */
+    /* Called once, in the writer's thread, when an fsync failed and nobody can tell what is on the disk: the
+     * process must end. May be NULL. */
+    void (*fatal)(const char *reason);
+};
+
+/* Opens, migrates, prepares, starts the writer. On error *err says what and where: IO (cannot open, too new a
+ * schema), BUSY (another process has the file). The config's strings must outlive the database. */
+enum status db_open(struct db **ret_db, const struct db_config *config, struct err *err);
+
+/* Runs what is queued, stops the writer, closes; NULL is fine. Nothing may be submitted any more. */
+void db_close(struct db *db);
+
+struct db_job {
+    /* Writer's thread, inside the job's savepoint. Not OK rolls this job back. */
+    enum status (*run)(struct db_job *job, struct db_conn *conn, struct err *err);
+    /* Writer's thread, after the commit or the failure; job->err.status tells. The job is the owner's again:
+     * done() may free it or submit it anew. May not block. */
+    void (*done)(struct db_job *job);
+    bool durable; /* wait for fsync; false: survives the death of the process, not of the machine */
+    bool grows;   /* refused with FULL while the disk has less free than db_disk_low's limit */
+    struct err err;
+    struct db_job *next; /* the writer's */
+};
+
+/* Queues a job; any thread. The queue's length is bounded by who submits: one job a request, delivery or
+ * message. */
+void db_submit(struct db *db, struct db_job *job);
+
+/* OK, or why the database cannot be written now (BUSY, FULL, IO) with the text. Any thread; does no more than
+ * statvfs. While writing fails the writer tries an empty write every second, so that this recovers without
+ * traffic. */
+enum status db_health(struct db *db, struct err *err);
+
+/* ---- reading: a connection of the pool, for one short use ---- */
+struct db_conn *db_reader_get(struct db *db);
+void db_reader_put(struct db *db, struct db_conn *conn);
+
+/* ---- statements; `types` has a letter an argument: t const char * (NULL = SQL NULL), i int64_t, d double
+ * ---- */
+
+/* Runs a statement that gives no rows. CONFLICT on a uniqueness violation, BUSY, FULL, IO. */
+enum status db_run(struct db_conn *conn, unsigned statement, struct err *err, const char *types, ...);
+
+/* How many rows the last db_run changed, and the rowid of its insert. */
+int64_t db_changes(struct db_conn *conn);
+int64_t db_last_rowid(struct db_conn *conn);
+
+/* A query under way. CLEANUP(db_rows_done): an open statement pins the WAL. */
+struct db_rows {
+    struct sqlite3_stmt *statement;
+    struct db_conn *conn;
+};
+enum status db_query(struct db_conn *conn, unsigned statement, struct db_rows *ret_rows, struct err *err,
+                     const char *types, ...);
+/* Steps to the next row: OK, NOT_FOUND at the end, else the error. */
+enum status db_next(struct db_rows *rows, struct err *err);
+void db_rows_done(struct db_rows *rows);
+
+const char *db_text(struct db_rows *rows, int column); /* "" for NULL */
+bool db_is_null(struct db_rows *rows, int column);
+int64_t db_int(struct db_rows *rows, int column);
+double db_double(struct db_rows *rows, int column);
+
+#endif

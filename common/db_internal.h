@@ -1,0 +1,55 @@
+/* What db.c (connections, statements) and db_writer.c (the writer's thread) share. Private to the two. */
+#ifndef COMMON_DB_INTERNAL_H
+#define COMMON_DB_INTERNAL_H
+
+#include <pthread.h>
+#include <sqlite3.h>
+
+#include "db.h"
+
+struct db_conn {
+    sqlite3 *handle;
+    const struct db_config *config;
+    sqlite3_stmt **statements; /* prepared at first use */
+    struct db_conn *next;      /* free list of the pool */
+};
+
+struct db {
+    struct db_config config;
+    char *path, *wal_path;
+    int lock_fd;
+
+    pthread_mutex_t mutex; /* guards everything below */
+    pthread_cond_t reader_free;
+    struct db_conn *readers, *free_readers;
+    struct db_job *first, *last; /* the queue, oldest first */
+    pthread_cond_t work;
+    bool stopping;
+    struct err health; /* of the last write */
+
+    struct db_conn writer; /* the writer's thread alone, once it runs */
+    pthread_t thread;
+    bool running, synced, wal_grew;
+};
+
+/* One SQLite result as a status, the policy beside it. */
+enum status db_status(int result);
+
+/* Fills *err from the handle's last error. */
+enum status db_failed(sqlite3 *handle, struct err *err);
+
+/* Runs SQL that gives no rows and needs no parameters. */
+enum status db_exec(sqlite3 *handle, const char *sql, struct err *err);
+
+/* BEGIN IMMEDIATE, body, COMMIT: the only place that starts a transaction. A body that fails, or a failed
+ * COMMIT, leaves none open. */
+enum status db_transaction(sqlite3 *handle, enum status (*body)(void *arg, struct err *err), void *arg,
+                           struct err *err);
+
+/* FULL while free space is below max(64 MiB, 5 % of the file system). */
+enum status db_check_space(const struct db *db, struct err *err);
+
+enum status db_writer_start(struct db *db, struct err *err);
+void db_writer_stop(struct db *db);
+
+#endif

@@ -1,0 +1,226 @@
+/* The writer's thread: takes what has queued up, commits it in one transaction, tells the jobs' owners.
+ *
+ * While one batch waits for its fsync the next one queues up, so the batch size follows the load by itself
+ * and an idle system commits a lone job at once. */
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "db_internal.h"
+
+enum { BATCH_MAX = 256, IDLE_MS = 1000 };
+static const off_t WAL_LARGE_BYTES = 16 << 20;
+
+/* Runs one job in its own savepoint. Returns not OK only where the whole transaction is gone (SQLite rolls it
+ * back by itself on some errors: "Response To Errors Within A Transaction", lang_transaction.html). */
+static enum status run_job(struct db *db, struct db_job *job, struct err *err)
+{
+    sqlite3 *handle = db->writer.handle;
+    enum status status = db_exec(handle, "SAVEPOINT job", err);
+    if (status != STATUS_OK)
+        return status;
+    job->err = (struct err){0};
+    status = job->run(job, &db->writer, &job->err);
+    job->err.status = status;
+    if (sqlite3_get_autocommit(handle)) {
+        *err = job->err;
+        return status != STATUS_OK ? status : err_set(err, STATUS_IO, "SQLite: transaction lost");
+    }
+    if (status != STATUS_OK && (status = db_exec(handle, "ROLLBACK TO job", err)) != STATUS_OK)
+        return status;
+    return db_exec(handle, "RELEASE job", err);
+}
+
+struct batch {
+    struct db *db;
+    struct db_job *jobs;
+    struct err space;
+};
+
+static enum status run_batch(void *arg, struct err *err)
+{
+    struct batch *batch = arg;
+    for (struct db_job *job = batch->jobs; job; job = job->next) {
+        if (job->grows && batch->space.status != STATUS_OK) {
+            job->err = batch->space;
+            continue;
+        }
+        enum status status = run_job(batch->db, job, err);
+        if (status != STATUS_OK)
+            return status;
+    }
+    return STATUS_OK;
+}
+
+static void set_health(struct db *db, const struct err *err)
+{
+    pthread_mutex_lock(&db->mutex);
+    db->health = *err;
+    pthread_mutex_unlock(&db->mutex);
+}
+
+/* synchronous cannot change inside a transaction, so it is the batch's: FULL as soon as one job asks for it.
+ */
+static enum status set_sync(struct db *db, bool durable, struct err *err)
+{
+    if (db->synced == durable)
+        return STATUS_OK;
+    enum status status = db_exec(db->writer.handle,
+                                 durable ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL", err);
+    if (status == STATUS_OK)
+        db->synced = durable;
+    return status;
+}
+
+static void commit_jobs(struct db *db, struct db_job *jobs)
+{
+    struct batch batch = {.db = db, .jobs = jobs};
+    bool durable = false, grows = false;
+    for (struct db_job *job = jobs; job; job = job->next) {
+        durable = durable || job->durable;
+        grows = grows || job->grows;
+    }
+    if (grows)
+        (void)db_check_space(db, &batch.space);
+
+    struct err err = {0};
+    err.status = set_sync(db, durable, &err);
+    if (err.status == STATUS_OK)
+        err.status = db_transaction(db->writer.handle, run_batch, &batch, &err);
+    set_health(db, &err);
+    db->wal_grew = true;
+
+    while (jobs) {
+        struct db_job *job = jobs;
+        jobs = job->next;
+        if (err.status != STATUS_OK)
+            job->err = err;
+        job->done(job);
+    }
+    if (err.status == STATUS_UNSYNCED && db->config.fatal)
+        db->config.fatal(err.text);
+}
+
+static enum status touch(void *arg, struct err *err)
+{
+    struct db *db = arg;
+    char sql[48];
+    (void)snprintf(sql, sizeof sql, "PRAGMA user_version = %zu", db->config.migration_count);
+    return db_exec(db->writer.handle, sql, err);
+}
+
+/* Nothing to do for a while: sees whether a database that failed works again, and cuts a WAL that a burst
+ * left long. */
+static void idle(struct db *db, bool failing)
+{
+    struct stat wal;
+    if (failing) {
+        struct err err = {0};
+        err.status = db_transaction(db->writer.handle, touch, db, &err);
+        set_health(db, &err);
+    } else if (db->wal_grew) {
+        db->wal_grew = false;
+        if (stat(db->wal_path, &wal) == 0 && wal.st_size > WAL_LARGE_BYTES)
+            (void)sqlite3_wal_checkpoint_v2(db->writer.handle, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+    }
+}
+
+static struct db_job *take_batch(struct db *db)
+{
+    struct db_job *jobs = db->first, *last = jobs;
+    for (int n = 1; last && n < BATCH_MAX && last->next; n++)
+        last = last->next;
+    if (last) {
+        db->first = last->next;
+        last->next = NULL;
+    }
+    if (!db->first)
+        db->last = NULL;
+    return jobs;
+}
+
+static void wait_for_work(struct db *db)
+{
+    if (!db->wal_grew && db->health.status == STATUS_OK) {
+        pthread_cond_wait(&db->work, &db->mutex);
+        return;
+    }
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += IDLE_MS / 1000;
+    if (pthread_cond_timedwait(&db->work, &db->mutex, &until) == 0 || db->first)
+        return;
+    bool failing = db->health.status != STATUS_OK;
+    pthread_mutex_unlock(&db->mutex);
+    idle(db, failing);
+    pthread_mutex_lock(&db->mutex);
+}
+
+static void *writer_main(void *arg)
+{
+    struct db *db = arg;
+    pthread_mutex_lock(&db->mutex);
+    while (db->first || !db->stopping) {
+        struct db_job *jobs = take_batch(db);
+        if (!jobs) {
+            wait_for_work(db);
+            continue;
+        }
+        pthread_mutex_unlock(&db->mutex);
+        commit_jobs(db, jobs);
+        pthread_mutex_lock(&db->mutex);
+    }
+    pthread_mutex_unlock(&db->mutex);
+    return NULL;
+}
+
+void db_submit(struct db *db, struct db_job *job)
+{
+    job->next = NULL;
+    job->err = (struct err){0};
+    pthread_mutex_lock(&db->mutex);
+    if (db->last)
+        db->last->next = job;
+    else
+        db->first = job;
+    db->last = job;
+    pthread_cond_signal(&db->work);
+    pthread_mutex_unlock(&db->mutex);
+}
+
+enum status db_health(struct db *db, struct err *err)
+{
+    pthread_mutex_lock(&db->mutex);
+    struct err health = db->health;
+    pthread_mutex_unlock(&db->mutex);
+    if (health.status == STATUS_OK)
+        return db_check_space(db, err);
+    if (err)
+        *err = health;
+    return health.status;
+}
+
+enum status db_writer_start(struct db *db, struct err *err)
+{
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&db->work, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    int failed = pthread_create(&db->thread, NULL, writer_main, db);
+    db->running = failed == 0;
+    return failed ? err_set(err, STATUS_IO, "pthread_create: %s", strerror(failed)) : STATUS_OK;
+}
+
+void db_writer_stop(struct db *db)
+{
+    if (!db->running)
+        return;
+    pthread_mutex_lock(&db->mutex);
+    db->stopping = true;
+    pthread_cond_signal(&db->work);
+    pthread_mutex_unlock(&db->mutex);
+    pthread_join(db->thread, NULL);
+    pthread_cond_destroy(&db->work);
+}

@@ -1,0 +1,85 @@
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "json.h"
+#include "utf8.h"
+
+static void put_escape(struct buf *out, unsigned char c)
+{
+    static const char letters[] = {
+        ['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n', ['\f'] = 'f', ['\r'] = 'r', ['"'] = '"', ['\\'] = '\\'};
+    if (letters[c]) {
+        buf_char(out, '\\');
+        buf_char(out, letters[c]);
+    } else {
+        buf_format(out, "\\u%04x", c);
+    }
+}
+
+/* What is not UTF-8 (a library's error text, say) becomes U+FFFD, so that the output is JSON whatever comes
+ * in. */
+void json_put_text_n(struct buf *out, const char *bytes, size_t len)
+{
+    size_t run = 0, at = 0; /* bytes[run..at) can be copied as they are */
+    buf_char(out, '"');
+    while (at < len) {
+        unsigned char c = (unsigned char)bytes[at];
+        bool escape = c < 0x20 || c == '"' || c == '\\';
+        size_t step = c < 0x80 ? !escape : utf8_step(bytes + at, len - at);
+        if (step > 0) {
+            at += step;
+            continue;
+        }
+        buf_append(out, bytes + run, at - run);
+        if (escape)
+            put_escape(out, c);
+        else
+            buf_text(out, "\xEF\xBF\xBD");
+        run = ++at;
+    }
+    buf_append(out, bytes + run, at - run);
+    buf_char(out, '"');
+}
+
+void json_put_text(struct buf *out, const char *text)
+{
+    if (text)
+        json_put_text_n(out, text, strlen(text));
+    else
+        buf_text(out, "null");
+}
+
+void json_put_number(struct buf *out, double number)
+{
+    static const double exact_max = 9007199254740992; /* 2^53 */
+    char digits[40];
+    int len;
+    if (!isfinite(number)) {
+        buf_text(out, "null");
+        return;
+    }
+    if (fabs(number) <= exact_max && (double)(long long)number == number) {
+        len = snprintf(digits, sizeof digits, "%.0f", number);
+    } else {
+        /* 15 digits are enough for whatever was written with 15 or fewer; subnormals carry fewer, down to
+         * one. */
+        int precision = fabs(number) < DBL_MIN ? 1 : 15;
+        do
+            len = snprintf(digits, sizeof digits, "%.*g", precision, number);
+        while (++precision <= 17 && strtod(digits, NULL) != number);
+    }
+    buf_append(out, digits, (size_t)len);
+}
+
+void json_put_name(struct buf *out, const char *name)
+{
+    const char *last = out->len > 0 ? out->data + out->len - 1 : "{";
+    if (*last != '{' && *last != '[')
+        buf_char(out, ',');
+    buf_char(out, '"');
+    buf_text(out, name);
+    buf_append(out, "\":", 2);
+}

@@ -1,0 +1,131 @@
+#include "log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "buf.h"
+#include "cleanup.h"
+#include "ids.h"
+#include "json.h"
+#include "mem.h"
+
+enum { LINE_MAX_BYTES = 32 * 1024, MESSAGE_MAX_BYTES = 4 * 1024, FORMAT_MAX_BYTES = 512 };
+
+/* Stands for a line end of the format while outside text is put in: so those of the text can be told from it.
+ */
+enum { LINE_END = 0x1E };
+
+static const char *const level_names[] = {"debug", "info", "warn", "error"};
+
+static struct {
+    const char *service;
+    bool json, colour;
+    enum log_level level;
+} logger = {.service = "", .level = LOG_INFO};
+
+void log_init(const char *service, const char *format, const char *level)
+{
+    logger.service = service;
+    logger.json = strcmp(format, "json") == 0;
+    logger.colour = !logger.json && isatty(STDOUT_FILENO) && !getenv("NO_COLOR");
+    for (size_t i = 0; i < sizeof level_names / sizeof *level_names; i++)
+        if (strcmp(level, level_names[i]) == 0)
+            logger.level = (enum log_level)i;
+}
+
+bool log_enabled(enum log_level level)
+{
+    return level >= logger.level;
+}
+
+static size_t count_line_ends(const char *text)
+{
+    size_t count = 0;
+    for (; *text; text++)
+        count += *text == LINE_END;
+    return count;
+}
+
+/* The message with the line ends of its format, and with every other control character escaped: text from
+ * outside can neither forge a line nor reach the terminal. A text that holds LINE_END itself makes the block
+ * one line. */
+static void put_clean(struct buf *out, const char *format, va_list args)
+{
+    char ours[FORMAT_MAX_BYTES], message[MESSAGE_MAX_BYTES];
+    (void)text_copy(ours, sizeof ours, format);
+    for (char *end = ours; (end = strchr(end, '\n')); end++)
+        *end = LINE_END;
+    (void)vsnprintf(message, sizeof message, ours, args);
+    text_mend(message);
+    bool block = count_line_ends(ours) == count_line_ends(message);
+    for (const char *c = message; *c; c++) {
+        if (block && *c == LINE_END)
+            buf_char(out, '\n');
+        else if ((unsigned char)*c < 0x20 || *c == 0x7F)
+            buf_format(out, "\\x%02x", (unsigned char)*c);
+        else
+            buf_char(out, *c);
+    }
+}
+
+static void put_pretty(struct buf *out, enum log_level level, const char *message)
+{
+    static const char *const colours[] = {"\033[2m", "", "\033[33m", "\033[31m"};
+    bool coloured = logger.colour && colours[level][0];
+    if (coloured)
+        buf_text(out, colours[level]);
+    buf_text(out, message);
+    if (coloured)
+        buf_text(out, "\033[0m");
+    buf_char(out, '\n');
+}
+
+static void put_json(struct buf *out, enum log_level level, const char *event, const struct log_field *fields,
+                     const char *message)
+{
+    char time[TIMESTAMP_SIZE];
+    timestamp_format(clock_wall_ms(), time);
+    buf_format(out, "{\"time\":\"%s\",\"level\":\"%s\"", time, level_names[level]);
+    json_put_name(out, "service");
+    json_put_text(out, logger.service);
+    json_put_name(out, "event");
+    json_put_text(out, event);
+    json_put_name(out, "message");
+    json_put_text(out, message);
+    for (; fields && fields->key; fields++) {
+        if (fields->text && !fields->text[0])
+            continue;
+        json_put_name(out, fields->key);
+        if (fields->text)
+            json_put_text(out, fields->text);
+        else
+            buf_number(out, fields->number);
+    }
+    buf_text(out, "}\n");
+}
+
+void log_event(enum log_level level, const char *event, const struct log_field *fields, const char *format,
+               ...)
+{
+    if (!log_enabled(level))
+        return;
+    CLEANUP(buf_done) struct buf message;
+    buf_init(&message, LINE_MAX_BYTES / 2);
+    va_list args;
+    va_start(args, format);
+    put_clean(&message, format, args);
+    va_end(args);
+
+    CLEANUP(buf_done) struct buf line;
+    buf_init(&line, LINE_MAX_BYTES);
+    if (logger.json)
+        put_json(&line, level, event, fields, buf_get(&message));
+    else
+        put_pretty(&line, level, buf_get(&message));
+    /* Nobody can be told that the log itself fails. */
+    if (line.len)
+        (void)!write(STDOUT_FILENO, line.data, line.len);
+}

@@ -1,0 +1,41 @@
+/* Log lines: written where an error stops or a step is done, never by a library module. Any thread; a line
+ * (or the block of a multi-line message) goes out in one write(2) to stdout.
+ *
+ * LOG_FORMAT=pretty prints the message alone, for people (French, the specification's own lines).
+ * LOG_FORMAT=json prints one object a line: time, level, service, event, message, and the fields.
+ */
+#ifndef COMMON_LOG_H
+#define COMMON_LOG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
+
+struct log_field {
+    const char *key;  /* JSON name; NULL ends a list */
+    const char *text; /* NULL: the number is meant; a field whose text is "" is left out */
+    int64_t number;
+};
+#define LOG_FIELDS(...) ((const struct log_field[]){__VA_ARGS__, {0}})
+#define LOG_TEXT(name, value)                                                                                \
+    {                                                                                                        \
+        .key = (name), .text = (value)                                                                       \
+    }
+#define LOG_NUMBER(name, value)                                                                              \
+    {                                                                                                        \
+        .key = (name), .number = (int64_t)(value)                                                            \
+    }
+
+/* Before threads start. `service` is borrowed for good. Unknown names: pretty, info. */
+void log_init(const char *service, const char *format, const char *level);
+
+bool log_enabled(enum log_level level);
+
+/* `event` is a stable dotted name ("worker.received"); `fields` may be NULL; the rest is the message, printf
+ * style. Line ends belong to the format alone (at most 511 bytes): control characters that come in through an
+ * argument are escaped. A message over 4 KiB is cut. */
+void log_event(enum log_level level, const char *event, const struct log_field *fields, const char *format,
+               ...) __attribute__((format(printf, 4, 5)));
+
+#endif

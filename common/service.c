@@ -1,0 +1,331 @@
+#include "service.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "ids.h"
+#include "log.h"
+#include "mem.h"
+
+enum { EXIT_FAILED = 1, EXIT_USAGE = 2, HEALTHCHECK_TIMEOUT_MS = 4000, STOP_MARGIN_MS = 1500 };
+enum { BODY_MAX_BYTES = 64 * 1024, CONNECTIONS_MAX = 4096, IDLE_TIMEOUT_S = 30 };
+
+static atomic_bool failed;
+
+/* ---- settings ---- */
+
+/* Refuses a setting whose being ignored would surprise. */
+static enum status not_built_in(const char *value, struct err *err)
+{
+    (void)value;
+    return err_set(err, STATUS_INVALID, "is not supported by this version; unset it");
+}
+
+/* Those of both daemons; the first three defaults are the program's. */
+static const struct setting shared_settings[] = {
+    NUMBER_SETTING("SERVICE_PORT", "", 1, 65535, "HTTP port"),
+    TEXT_SETTING("SERVICE_NAME", "", "name in Consul and in /health"),
+    TEXT_SETTING("DATABASE_PATH", "", "SQLite file; its folder is created"),
+    TEXT_SETTING("SERVICE_BIND", "", "address to listen on; none: all interfaces"),
+    TEXT_SETTING("SERVICE_ADDRESS", "", "address advertised in Consul; none: the source address towards it"),
+    TEXT_SETTING("RABBITMQ_HOST", "localhost", "broker"),
+    NUMBER_SETTING("RABBITMQ_PORT", "5672", 1, 65535, "its AMQP port"),
+    TEXT_SETTING("RABBITMQ_USER", "admin", "user"),
+    SECRET_SETTING("RABBITMQ_PASS", "admin123", "password"),
+    TEXT_SETTING("RABBITMQ_VHOST", "/", "virtual host"),
+    SECRET_SETTING("RABBITMQ_URL", "", "amqp:// or amqps:// URLs by comma; wins over the five above",
+                   .check = amqp_check_urls),
+    TEXT_SETTING("RABBITMQ_CA_FILE", "", "CAs for amqps (PEM); none: the system's"),
+    TEXT_SETTING("RABBITMQ_CERT_FILE", "", "client certificate for amqps (PEM)"),
+    TEXT_SETTING("RABBITMQ_KEY_FILE", "", "its key (PEM)"),
+    NUMBER_SETTING("RABBITMQ_HEARTBEAT", "20", 1, 3600, "AMQP heartbeat, seconds"),
+    CHOICE_SETTING("RABBITMQ_QUEUE_TYPE", "", "quorum classic",
+                   "type of the queue where none exists yet; none: the broker's default"),
+    TEXT_SETTING("CONSUL_HOST", "localhost", "Consul agent; set but empty: Consul is not used",
+                 .empty_counts = true),
+    NUMBER_SETTING("CONSUL_PORT", "8500", 1, 65535, "its HTTP port"),
+    CHOICE_SETTING("CONSUL_SCHEME", "http", "http https", "how the agent is reached"),
+    SECRET_SETTING("CONSUL_TOKEN", "", "ACL token"),
+    TEXT_SETTING("CONSUL_CA_FILE", "", "CAs for https (PEM); none: the system's"),
+    TEXT_SETTING("CORS_ORIGIN", "*", "origin that browsers may call from; set but empty: no CORS headers",
+                 .empty_counts = true),
+    TEXT_SETTING("TRUSTED_PROXIES", "", "not in this version: X-Forwarded-For is not read"),
+    NUMBER_SETTING("SHUTDOWN_GRACE_MS", "10000", 0, 3600000,
+                   "what work in progress gets to finish on SIGTERM, ms"),
+    NUMBER_SETTING("HTTP_THREADS", "", 1, 64, "threads that serve HTTP; none: one a core, at most 8"),
+    CHOICE_SETTING("LOG_FORMAT", "pretty", "pretty json", "lines for people or for machines"),
+    CHOICE_SETTING("LOG_LEVEL", "info", "debug info warn error", "least level that is logged"),
+    SECRET_SETTING("DATABASE_URL", "", "not in this version: SQLite only", .check = not_built_in),
+    TEXT_SETTING("API_TOKENS_FILE", "", "not in this version: the API is open", .check = not_built_in),
+};
+enum { SHARED_COUNT = sizeof shared_settings / sizeof *shared_settings };
+
+/* The shared rows with this program's defaults, then its own. free() it. */
+static struct setting *join_settings(const struct service_program *program, size_t *ret_count)
+{
+    *ret_count = SHARED_COUNT + program->setting_count;
+    struct setting *all = mem_new(*ret_count * sizeof *all);
+    memcpy(all, shared_settings, sizeof shared_settings);
+    memcpy(all + SHARED_COUNT, program->settings, program->setting_count * sizeof *all);
+    all[0].fallback = program->default_port;
+    all[1].fallback = program->default_name;
+    all[2].fallback = program->default_database;
+    return all;
+}
+
+void service_fail(const char *reason)
+{
+    log_event(LOG_ERROR, "service.failed", NULL, "❌ %s", reason);
+    atomic_store(&failed, true);
+    (void)kill(getpid(), SIGTERM);
+}
+
+/* ---- the command line ---- */
+
+static int print_help(const struct service_program *program, const struct setting *settings, size_t count)
+{
+    CLEANUP(buf_done) struct buf text;
+    buf_init(&text, 64 * 1024);
+    buf_format(&text,
+               "%s %s: %s\n\n"
+               "usage: %s [--help | --version | --check-config | --healthcheck]\n\n"
+               "  --check-config  names everything that is wrong with the settings; exit status 0 or 2\n"
+               "  --healthcheck   asks the running daemon's /health; exit status 0 or 1\n\n"
+               "Settings, from the environment or from KEY=VALUE lines in the file that CONFIG_FILE names\n"
+               "(the environment wins); defaults in brackets:\n",
+               program->name, PROJECT_VERSION, program->summary, program->name);
+    config_describe(settings, count, &text);
+    (void)fputs(buf_get(&text), stdout);
+    return 0;
+}
+
+static int healthcheck(const struct config *config)
+{
+    const char *bind = config_text(config, "SERVICE_BIND");
+    const char *host = *bind && strcmp(bind, "0.0.0.0") != 0 && strcmp(bind, "::") != 0 ? bind : "127.0.0.1";
+    CLEANUP(free_text)
+    char *url = mem_format(strchr(host, ':') ? "http://[%s]:%ld/health" : "http://%s:%ld/health", host,
+                           config_number(config, "SERVICE_PORT"));
+    long http_status = 0;
+    struct err err = {0};
+    if (http_get(url, HEALTHCHECK_TIMEOUT_MS, &http_status, &err) != STATUS_OK) {
+        fprintf(stderr, "%s\n", err.text);
+        return EXIT_FAILED;
+    }
+    printf("%s: %ld\n", url, http_status);
+    return http_status == 200 ? 0 : EXIT_FAILED;
+}
+
+/* ---- running ---- */
+
+/* Ends a stop that hangs (a disk that no longer answers): what is committed is safe, the rest was never
+ * promised. */
+static void *stop_deadline(void *arg)
+{
+    struct timespec left = {.tv_sec = *(int *)arg / 1000, .tv_nsec = *(int *)arg % 1000 * 1000000L};
+    nanosleep(&left, NULL);
+    log_event(LOG_WARN, "service.cut", NULL, "⚠️ Arrêt interrompu : délai dépassé");
+    _exit(atomic_load(&failed) ? EXIT_FAILED : 0);
+}
+
+static void stop(const struct service_program *program, void *service, int grace_ms)
+{
+    int deadline_ms = grace_ms + STOP_MARGIN_MS;
+    pthread_t watchdog;
+    bool watched = pthread_create(&watchdog, NULL, stop_deadline, &deadline_ms) == 0;
+    program->stop(service, grace_ms);
+    if (watched) {
+        (void)pthread_cancel(watchdog);
+        (void)pthread_join(watchdog, NULL);
+    }
+}
+
+static int run(const struct service_program *program, const struct config *config)
+{
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    (void)pthread_sigmask(SIG_BLOCK, &signals,
+                          NULL); /* before any thread: all inherit it, sigwait below takes them */
+    (void)signal(SIGPIPE, SIG_IGN);
+    http_client_global_init();
+    log_init(config_text(config, "SERVICE_NAME"), config_text(config, "LOG_FORMAT"),
+             config_text(config, "LOG_LEVEL"));
+
+    void *service = NULL;
+    struct err err = {0};
+    if (program->start(config, &service, &err) != STATUS_OK) {
+        fprintf(stderr, "%s: %s\n", program->name, err.text);
+        return EXIT_FAILED;
+    }
+    int received = 0;
+    (void)sigwait(&signals, &received);
+    stop(program, service, (int)config_number(config, "SHUTDOWN_GRACE_MS"));
+    return atomic_load(&failed) ? EXIT_FAILED : 0;
+}
+
+/* Reads the settings, then does what the option says: --check-config, --healthcheck, or the daemon's work. */
+static int main_with_settings(const struct service_program *program, const struct setting *settings,
+                              size_t count, const char *option)
+{
+    CLEANUP(buf_done) struct buf problems;
+    buf_init(&problems, 64 * 1024);
+    struct config *config = config_load(settings, count, &problems);
+    if (program->check && problems.len == 0)
+        program->check(config, &problems);
+    int status = 0;
+    if (problems.len) {
+        (void)fputs(buf_get(&problems), stderr);
+        status = EXIT_USAGE;
+    } else if (strcmp(option, "--check-config") == 0) {
+        puts("settings: OK");
+    } else if (strcmp(option, "--healthcheck") == 0) {
+        status = healthcheck(config);
+    } else {
+        status = run(program, config);
+    }
+    config_free(config);
+    return status;
+}
+
+int service_main(int argc, char **argv, const struct service_program *program)
+{
+    static const char *const options[] = {"", "--help", "--version", "--check-config", "--healthcheck"};
+    const char *option = argc > 1 ? argv[1] : "";
+    bool known = argc == 1;
+    for (size_t i = 1; i < sizeof options / sizeof *options; i++)
+        known = known || (argc == 2 && strcmp(option, options[i]) == 0);
+    if (!known) {
+        fprintf(stderr, "usage: %s [--help | --version | --check-config | --healthcheck]\n", program->name);
+        return EXIT_USAGE;
+    }
+    if (strcmp(option, "--version") == 0)
+        return printf("%s %s\n", program->name, PROJECT_VERSION) < 0;
+    size_t count = 0;
+    CLEANUP(free_pointer) struct setting *settings = join_settings(program, &count);
+    if (strcmp(option, "--help") == 0)
+        return print_help(program, settings, count);
+    return main_with_settings(program, settings, count, option);
+}
+
+/* ---- shared plumbing ---- */
+
+unsigned service_http_threads(const struct config *config)
+{
+    long threads = config_number(config, "HTTP_THREADS");
+    if (threads == 0) {
+        threads = sysconf(_SC_NPROCESSORS_ONLN);
+        threads = threads < 1 ? 1 : threads > 8 ? 8 : threads;
+    }
+    return (unsigned)threads;
+}
+
+enum status service_http_open(struct http_server **ret_server, const struct config *config,
+                              const struct http_route *routes, size_t route_count, void *service,
+                              struct err *err)
+{
+    struct http_server_config http = {
+        .bind = config_text(config, "SERVICE_BIND"),
+        .port = (unsigned)config_number(config, "SERVICE_PORT"),
+        .threads = service_http_threads(config),
+        .max_body_bytes = BODY_MAX_BYTES,
+        .max_connections = CONNECTIONS_MAX,
+        .idle_timeout_s = IDLE_TIMEOUT_S,
+        .cors_origin = config_text(config, "CORS_ORIGIN"),
+        .routes = routes,
+        .route_count = route_count,
+        .service = service,
+    };
+    return http_server_open(ret_server, &http, err);
+}
+
+void service_http_close(struct http_server *server, int timeout_ms)
+{
+    if (!server)
+        return;
+    http_server_drain(server);
+    (void)http_server_idle(server, timeout_ms);
+    http_server_close(server);
+}
+
+void service_amqp_config(const struct config *config, const char *connection_name, unsigned channels,
+                         struct amqp_config *ret_config, char **ret_urls)
+{
+    const char *urls = config_text(config, "RABBITMQ_URL");
+    CLEANUP(buf_done) struct buf made;
+    buf_init(&made, 8192);
+    if (!*urls) {
+        const char *host = config_text(config, "RABBITMQ_HOST");
+        buf_text(&made, "amqp://");
+        http_put_encoded(&made, config_text(config, "RABBITMQ_USER"));
+        buf_char(&made, ':');
+        http_put_encoded(&made, config_text(config, "RABBITMQ_PASS"));
+        buf_format(&made, strchr(host, ':') ? "@[%s]:%s/" : "@%s:%s/", host,
+                   config_text(config, "RABBITMQ_PORT"));
+        http_put_encoded(&made, config_text(config, "RABBITMQ_VHOST"));
+    }
+    *ret_urls = *urls ? mem_text(urls) : buf_take(&made);
+    *ret_config = (struct amqp_config){
+        .urls = *ret_urls,
+        .ca_file = config_text(config, "RABBITMQ_CA_FILE"),
+        .cert_file = config_text(config, "RABBITMQ_CERT_FILE"),
+        .key_file = config_text(config, "RABBITMQ_KEY_FILE"),
+        .heartbeat_s = (unsigned)config_number(config, "RABBITMQ_HEARTBEAT"),
+        .channels = channels,
+        .connection_name = connection_name,
+    };
+}
+
+void service_consul_config(const struct config *config, struct consul_config *ret_config)
+{
+    *ret_config = (struct consul_config){
+        .scheme = config_text(config, "CONSUL_SCHEME"),
+        .host = config_text(config, "CONSUL_HOST"),
+        .port = (unsigned)config_number(config, "CONSUL_PORT"),
+        .token = config_text(config, "CONSUL_TOKEN"),
+        .ca_file = config_text(config, "CONSUL_CA_FILE"),
+        .service_name = config_text(config, "SERVICE_NAME"),
+        .service_address = config_text(config, "SERVICE_ADDRESS"),
+        .service_port = (unsigned)config_number(config, "SERVICE_PORT"),
+        .watched = "",
+    };
+}
+
+void service_answer_health(struct http_call *call, const char *service_name,
+                           const struct component *components, size_t count)
+{
+    bool healthy = true;
+    for (size_t i = 0; i < count; i++)
+        healthy = healthy && !components[i].fails;
+    struct buf body;
+    buf_init(&body, 16 * 1024);
+    buf_format(&body, "{\"status\":\"%s\"", healthy ? "healthy" : "unhealthy");
+    json_put_name(&body, "service");
+    json_put_text(&body, service_name);
+    buf_text(&body, ",\"components\":{");
+    for (size_t i = 0; i < count; i++) {
+        json_put_name(&body, components[i].name);
+        buf_text(&body, "{\"state\":");
+        json_put_text(&body, components[i].state);
+        if (*components[i].detail) {
+            json_put_name(&body, "detail");
+            json_put_text(&body, components[i].detail);
+        }
+        buf_char(&body, '}');
+    }
+    buf_text(&body, "}}");
+    http_call_set(call, "Cache-Control", "no-store");
+    http_answer_json(call, healthy ? 200 : 503, &body);
+}
+
+void service_answer_error(struct http_call *call, const struct err *err)
+{
+    http_answer_problem(call, err->status, *err->text ? err->text : status_title(err->status), NULL);
+}

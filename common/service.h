@@ -1,0 +1,65 @@
+/* What is the same in both daemons: the command line, the order of starting and stopping, signals, the
+ * settings they share, and the HTTP plumbing around a service's own routes. */
+#ifndef COMMON_SERVICE_H
+#define COMMON_SERVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "amqp.h"
+#include "config.h"
+#include "consul.h"
+#include "http_client.h"
+#include "http_server.h"
+#include "status.h"
+
+/* What deregistering may take of the time to stop. */
+enum { DEREGISTER_MS = 1000 };
+
+struct service_program {
+    const char *name; /* "soirees" */
+    const char *summary;
+    const char *default_port, *default_name, *default_database;
+    const struct setting *settings; /* its own; those that both daemons have are added */
+    size_t setting_count;
+    /* Checks that need more than one setting; appends lines. May be NULL. */
+    void (*check)(const struct config *config, struct buf *problems);
+    /* Opens everything; on error nothing stays open. `config` outlives the service. */
+    enum status (*start)(const struct config *config, void **ret_service, struct err *err);
+    /* Ends it: finishes what is under way within `grace_ms`, deregisters, closes, frees. */
+    void (*stop)(void *service, int grace_ms);
+};
+
+/* Everything a main() does: command line, settings, start, wait for SIGTERM or SIGINT, stop. Returns the exit
+ * status: 0 clean, 1 could not start or had to end, 2 bad settings or arguments. */
+int service_main(int argc, char **argv, const struct service_program *program);
+
+/* Ends the process with exit status 1 after one line; any thread, returns at once. For db_config.fatal. */
+void service_fail(const char *reason);
+
+/* The HTTP server with the shared settings. */
+enum status service_http_open(struct http_server **ret_server, const struct config *config,
+                              const struct http_route *routes, size_t route_count, void *service,
+                              struct err *err);
+/* Drains, waits at most `timeout_ms` for what is being answered, closes. NULL is fine. */
+void service_http_close(struct http_server *server, int timeout_ms);
+unsigned service_http_threads(const struct config *config);
+
+/* The broker's settings as an amqp_config; free() *ret_urls after amqp_new. */
+void service_amqp_config(const struct config *config, const char *connection_name, unsigned channels,
+                         struct amqp_config *ret_config, char **ret_urls);
+
+void service_consul_config(const struct config *config, struct consul_config *ret_config);
+
+/* One part of GET /health. */
+struct component {
+    const char *name, *state, *detail; /* detail "" = none */
+    bool fails;                        /* the service cannot do its job by itself: 503 */
+};
+void service_answer_health(struct http_call *call, const char *service_name,
+                           const struct component *components, size_t count);
+
+/* 503 with a detail that fits a storage error, or the status' own problem. */
+void service_answer_error(struct http_call *call, const struct err *err);
+
+#endif

@@ -1,0 +1,108 @@
+#include "daemon.h"
+
+#include <stdlib.h>
+
+#include "log.h"
+#include "mem.h"
+#include "routes.h"
+#include "service.h"
+
+static void new_linker(struct playlists *playlists, const struct config *config)
+{
+    struct linker_config linker = {
+        .client = playlists->client,
+        .store = playlists->store,
+        .fallback_url = config_text(config, "SOIREES_URL"),
+        .token = config_text(config, "SOIREES_TOKEN"),
+    };
+    playlists->linker = linker_new(&linker);
+    struct consul_config consul;
+    service_consul_config(config, &consul);
+    consul.watched = "service-soirees";
+    consul.changed = linker_hurry;
+    consul.arg = playlists->linker;
+    playlists->consul = consul_new(playlists->client, &consul);
+}
+
+static enum status new_worker(struct playlists *playlists, const struct config *config, struct err *err)
+{
+    char *urls = NULL;
+    struct worker_config worker = {
+        .queue = "playlist_generation_queue",
+        .queue_type = config_text(config, "RABBITMQ_QUEUE_TYPE"),
+        .workers = (unsigned)config_number(config, "PLAYLIST_WORKERS"),
+    };
+    playlists->means = (struct delivery_means){
+        .client = playlists->client,
+        .store = playlists->store,
+        .linker = playlists->linker,
+        .generator = {.client = playlists->client,
+                      .url = config_text(config, "LAGMASTER_URL"),
+                      .timeout_ms = config_number(config, "LAGMASTER_TIMEOUT_MS"),
+                      .max_attempts = (int)config_number(config, "LAGMASTER_MAX_ATTEMPTS"),
+                      .retry_delay_ms = config_number(config, "LAGMASTER_RETRY_DELAY_MS")},
+    };
+    service_amqp_config(config, playlists->name, worker.workers + 2, &worker.amqp, &urls);
+    enum status status = worker_new(&playlists->worker, &worker, &playlists->means, err);
+    free(urls);
+    return status;
+}
+
+/* Everything that a request may touch is there before the port opens; nothing reaches out before it did. */
+static enum status open_all(struct playlists *playlists, const struct config *config, struct err *err)
+{
+    struct store_config store = {
+        .path = config_text(config, "DATABASE_PATH"),
+        .readers = service_http_threads(config),
+        .fatal = service_fail,
+    };
+    enum status status = store_open(&playlists->store, &store, err);
+    if (status == STATUS_OK)
+        status = http_client_start(&playlists->client, err);
+    if (status != STATUS_OK)
+        return status;
+    new_linker(playlists, config);
+    status = new_worker(playlists, config, err);
+    if (status == STATUS_OK)
+        status = service_http_open(&playlists->server, config, playlists_routes, playlists_route_count,
+                                   playlists, err);
+    if (status != STATUS_OK)
+        return status;
+    consul_start(playlists->consul);
+    linker_start(playlists->linker, playlists->consul);
+    return worker_start(playlists->worker, err);
+}
+
+enum status daemon_start(const struct config *config, void **ret_service, struct err *err)
+{
+    struct playlists *playlists = mem_new(sizeof *playlists);
+    playlists->name = config_text(config, "SERVICE_NAME");
+    enum status status = open_all(playlists, config, err);
+    if (status != STATUS_OK) {
+        daemon_stop(playlists, 0);
+        return status;
+    }
+    log_event(LOG_INFO, "service.started",
+              LOG_FIELDS(LOG_NUMBER("port", config_number(config, "SERVICE_PORT"))),
+              "🚀 Service Playlists démarré sur le port %ld", config_number(config, "SERVICE_PORT"));
+    *ret_service = playlists;
+    return STATUS_OK;
+}
+
+/* First nobody sends us anything new, then the threads end, then what they shared goes. */
+void daemon_stop(void *service, int grace_ms)
+{
+    struct playlists *playlists = service;
+    atomic_store(&playlists->draining, true);
+    consul_stop(playlists->consul, grace_ms < DEREGISTER_MS ? grace_ms : DEREGISTER_MS);
+    worker_stop(playlists->worker, grace_ms);
+    service_http_close(playlists->server, grace_ms);
+    http_client_stop(playlists->client);
+    worker_abandon(playlists->worker);
+    store_close(playlists->store);
+    worker_free(playlists->worker);
+    linker_free(playlists->linker);
+    consul_free(playlists->consul);
+    http_client_free(playlists->client);
+    free(playlists);
+}

@@ -1,0 +1,177 @@
+#include "dead_letters.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "ids.h"
+#include "log.h"
+#include "mem.h"
+
+enum { RETRY_MS = 1000 };
+
+/* A message on its way to the dead-letter queue. */
+struct letter {
+    unsigned channel; /* where it came from */
+    uint64_t delivery_tag, incarnation;
+    char *message_id, *type, *app_id, *content_type, *traceparent, *body, *reason;
+    size_t body_len;
+    char failed_at[TIMESTAMP_SIZE];
+
+    uint64_t tag;   /* of the copy; 0 = to be published */
+    int64_t due_ms; /* when tag is 0 */
+    bool returned;
+    struct letter *next;
+};
+
+struct dead_letters {
+    const char *source;
+    char *queue;
+    unsigned channel;
+    void (*drop)(void *arg, unsigned channel, uint64_t incarnation, uint64_t tag);
+    void *arg;
+    struct letter *letters; /* at most one a consuming channel (prefetch 1) */
+    bool queue_doubtful;
+};
+
+struct dead_letters *
+dead_letters_new(const char *queue, unsigned channel,
+                 void (*drop)(void *arg, unsigned channel, uint64_t incarnation, uint64_t tag), void *arg)
+{
+    struct dead_letters *dead = mem_new(sizeof *dead);
+    *dead = (struct dead_letters){
+        .source = queue, .queue = mem_format("%s.dead", queue), .channel = channel, .drop = drop, .arg = arg};
+    return dead;
+}
+
+static void free_letter(struct letter *letter)
+{
+    free(letter->message_id);
+    free(letter->type);
+    free(letter->app_id);
+    free(letter->content_type);
+    free(letter->traceparent);
+    free(letter->body);
+    free(letter->reason);
+    free(letter);
+}
+
+void dead_letters_down(struct dead_letters *dead)
+{
+    while (dead->letters) {
+        struct letter *letter = dead->letters;
+        dead->letters = letter->next;
+        free_letter(letter);
+    }
+}
+
+void dead_letters_free(struct dead_letters *dead)
+{
+    if (!dead)
+        return;
+    dead_letters_down(dead);
+    free(dead->queue);
+    free(dead);
+}
+
+bool dead_letters_up(struct dead_letters *dead, struct amqp *amqp)
+{
+    dead_letters_down(dead);
+    dead->queue_doubtful = false;
+    return amqp_queue_ensure(amqp, dead->queue, "") && amqp_channel_open(amqp, dead->channel) &&
+           amqp_confirm_select(amqp, dead->channel);
+}
+
+static void publish(struct dead_letters *dead, struct amqp *amqp, struct letter *letter)
+{
+    struct amqp_header headers[4] = {
+        {"x-error", letter->reason}, {"x-failed-at", letter->failed_at}, {"x-original-queue", dead->source}};
+    size_t count = 3;
+    if (*letter->traceparent)
+        headers[count++] = (struct amqp_header){"traceparent", letter->traceparent};
+    struct amqp_publication publication = {
+        .queue = dead->queue,
+        .message_id = letter->message_id,
+        .type = letter->type,
+        .app_id = letter->app_id,
+        .content_type = letter->content_type,
+        .headers = headers,
+        .header_count = count,
+        .body = letter->body,
+        .body_len = letter->body_len,
+    };
+    letter->returned = false;
+    if (!amqp_publish(amqp, dead->channel, &publication, &letter->tag))
+        letter->tag = 0;
+}
+
+void dead_letters_add(struct dead_letters *dead, struct amqp *amqp, const struct amqp_message *message,
+                      uint64_t incarnation, const char *reason)
+{
+    struct letter *letter = mem_new(sizeof *letter);
+    *letter = (struct letter){
+        .channel = message->channel,
+        .delivery_tag = message->delivery_tag,
+        .incarnation = incarnation,
+        .message_id = mem_text(message->message_id),
+        .type = mem_text(message->type),
+        .app_id = mem_text(message->app_id),
+        .content_type = mem_text(message->content_type),
+        .traceparent = mem_text(message->traceparent),
+        .body = mem_copy(message->body, message->body_len),
+        .body_len = message->body_len,
+        .reason = mem_text(reason),
+        .next = dead->letters,
+    };
+    timestamp_format(clock_wall_ms(), letter->failed_at);
+    dead->letters = letter;
+    log_event(LOG_ERROR, "message.dead",
+              LOG_FIELDS(LOG_TEXT("messageId", letter->message_id), LOG_TEXT("reason", reason)),
+              "❌ Erreur traitement, message rejeté: %s (copie dans %s)", reason, dead->queue);
+    publish(dead, amqp, letter);
+}
+
+void dead_letters_confirm(struct dead_letters *dead, uint64_t tag, bool multiple, bool ack)
+{
+    for (struct letter **at = &dead->letters; *at;) {
+        struct letter *letter = *at;
+        bool meant = letter->tag && (multiple ? letter->tag <= tag : letter->tag == tag);
+        if (meant && ack && !letter->returned) {
+            *at = letter->next;
+            dead->drop(dead->arg, letter->channel, letter->incarnation, letter->delivery_tag);
+            free_letter(letter);
+            continue;
+        }
+        if (meant) {
+            letter->tag = 0;
+            letter->due_ms = clock_mono_ms() + RETRY_MS;
+        }
+        at = &letter->next;
+    }
+}
+
+void dead_letters_returned(struct dead_letters *dead, int code)
+{
+    /* A return precedes its confirm, and not every message has an id: all on their way count as returned.
+     * What did arrive is copied twice then, as an at-least-once copy may be. */
+    for (struct letter *letter = dead->letters; letter; letter = letter->next)
+        letter->returned = letter->returned || letter->tag;
+    dead->queue_doubtful = true;
+    log_event(LOG_WARN, "message.returned", LOG_FIELDS(LOG_NUMBER("code", code)),
+              "⚠️ Message rejeté non routé vers %s (%d)", dead->queue, code);
+}
+
+void dead_letters_tick(struct dead_letters *dead, struct amqp *amqp)
+{
+    int64_t now_ms = clock_mono_ms();
+    if (!dead->letters)
+        return;
+    if (dead->queue_doubtful) {
+        dead->queue_doubtful = false;
+        if (!amqp_queue_ensure(amqp, dead->queue, ""))
+            return;
+    }
+    for (struct letter *letter = dead->letters; letter; letter = letter->next)
+        if (!letter->tag && now_ms >= letter->due_ms)
+            publish(dead, amqp, letter);
+}

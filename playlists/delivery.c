@@ -1,0 +1,206 @@
+#include "delivery.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+#include "mem.h"
+
+enum {
+    KILLS_MAX = 5, /* starts that ended with the process; then the default playlist */
+    HOLD_RETRY_MS = 1000,
+    HOLD_MAX_MS = 10 * 60 * 1000,
+};
+
+#define FIELDS(delivery, ...)                                                                                \
+    LOG_FIELDS(LOG_TEXT("soireeId", (delivery)->message.soiree_id),                                          \
+               LOG_TEXT("requestId", (delivery)->message_id), __VA_ARGS__)
+
+static void finish(struct delivery *delivery, enum delivery_outcome outcome)
+{
+    delivery->outcome = outcome;
+    delivery->finished(delivery);
+}
+
+/* The next step, in the loop's thread. */
+static void go_on(struct delivery *delivery, void (*step)(struct http_task *task))
+{
+    delivery->task.run = step;
+    http_client_post(delivery->means->client, &delivery->task);
+}
+
+/* ---- link ---- */
+
+static void on_linked(struct link_delivery *link)
+{
+    finish(OWNER(link, struct delivery, link),
+           DELIVERY_ACK); /* delivered or stored as pending: safe either way */
+}
+
+static void link_now(struct http_task *task)
+{
+    struct delivery *delivery = OWNER(task, struct delivery, task);
+    delivery->link = (struct link_delivery){.link = delivery->step.link, .done = on_linked};
+    log_event(LOG_INFO, "link.started",
+              FIELDS(delivery, LOG_TEXT("playlistId", delivery->step.link.playlist_id)),
+              "🔄 Mise à jour de la soirée %s avec playlist %s", delivery->message.soiree_id,
+              delivery->step.link.playlist_id);
+    linker_deliver(delivery->means->linker, &delivery->link);
+}
+
+/* ---- begin and save: steps in the store, held while it refuses ---- */
+
+static void on_stepped(struct store_step *step);
+
+static void step_now(struct delivery *delivery)
+{
+    delivery->step.done = on_stepped;
+    store_step(delivery->means->store, &delivery->step);
+}
+
+static void on_hold_over(struct http_timer *timer)
+{
+    step_now(OWNER(timer, struct delivery, timer));
+}
+
+static void hold(struct http_task *task)
+{
+    struct delivery *delivery = OWNER(task, struct delivery, task);
+    int64_t now_ms = clock_mono_ms();
+    if (!delivery->held_since_ms) {
+        delivery->held_since_ms = now_ms;
+        log_event(LOG_ERROR, "delivery.held", FIELDS(delivery, LOG_TEXT("reason", delivery->step.err.text)),
+                  "❌ Base indisponible pour soirée %s: %s (message gardé)", delivery->message.soiree_id,
+                  delivery->step.err.text);
+    }
+    if (now_ms - delivery->held_since_ms > HOLD_MAX_MS) {
+        finish(delivery, DELIVERY_RELEASE);
+        return;
+    }
+    delivery->timer.fire = on_hold_over;
+    http_client_after(delivery->means->client, &delivery->timer, HOLD_RETRY_MS);
+}
+
+static void begin(struct delivery *delivery)
+{
+    delivery->step = (struct store_step){
+        .kind = STORE_BEGIN,
+        .soiree_id = delivery->message.soiree_id,
+        .message_id = delivery->message_id,
+    };
+    step_now(delivery);
+}
+
+static void save(struct delivery *delivery)
+{
+    (void)snprintf(delivery->playlist.description, sizeof delivery->playlist.description,
+                   "Playlist générée automatiquement pour la soirée %s", delivery->message.soiree_id);
+    (void)text_copy(delivery->playlist.soiree_id, sizeof delivery->playlist.soiree_id,
+                    delivery->message.soiree_id);
+    delivery->step.kind = STORE_SAVE;
+    delivery->step.request_id = delivery->request_id;
+    delivery->step.traceparent = delivery->traceparent;
+    delivery->step.playlist = &delivery->playlist;
+    step_now(delivery);
+}
+
+/* ---- generate ---- */
+
+static void on_generated(struct generation *generation)
+{
+    save(OWNER(generation, struct delivery, generation));
+}
+
+static void generate(struct http_task *task)
+{
+    struct delivery *delivery = OWNER(task, struct delivery, task);
+    delivery->generation = (struct generation){
+        .style = delivery->message.style,
+        .soiree_id = delivery->message.soiree_id,
+        .request_id = delivery->message_id,
+        .traceparent = delivery->traceparent,
+        .playlist = &delivery->playlist,
+        .done = on_generated,
+    };
+    if (delivery->step.starts <= KILLS_MAX) {
+        generator_start(&delivery->means->generator, &delivery->generation);
+        return;
+    }
+    log_event(LOG_ERROR, "delivery.poison", FIELDS(delivery, LOG_NUMBER("starts", delivery->step.starts)),
+              "⚠️ Soirée %s: %d arrêts brutaux pendant sa demande, playlist par défaut",
+              delivery->message.soiree_id, KILLS_MAX);
+    generator_default(delivery->message.style, &delivery->playlist);
+    save(delivery);
+}
+
+/* ---- what the store answered ---- */
+
+static void log_saved(const struct delivery *delivery)
+{
+    const struct playlist *playlist = &delivery->playlist;
+    log_event(LOG_INFO, "playlist.saved",
+              FIELDS(delivery, LOG_TEXT("playlistId", playlist->id), LOG_TEXT("origine", playlist->origine),
+                     LOG_NUMBER("tracks", playlist->tracks.count)),
+              "✅ Playlist %s créée et sauvegardée\n   Titre: %s\n   Tracks: %zu", playlist->id, playlist->nom,
+              playlist->tracks.count);
+}
+
+/* Writer's thread. */
+static void on_stepped(struct store_step *step)
+{
+    struct delivery *delivery = OWNER(step, struct delivery, step);
+    if (step->err.status == STATUS_CONFLICT) {
+        playlist_done(&delivery->playlist);
+        begin(delivery); /* another process was faster: what it saved satisfies this request */
+        return;
+    }
+    if (step->err.status != STATUS_OK) {
+        go_on(delivery, hold);
+        return;
+    }
+    if (delivery->held_since_ms)
+        log_event(LOG_INFO, "delivery.resumed", FIELDS(delivery, LOG_NUMBER("kind", step->kind)),
+                  "✅ Base de nouveau disponible pour soirée %s", delivery->message.soiree_id);
+    delivery->held_since_ms = 0;
+    if (step->kind == STORE_SAVE)
+        log_saved(delivery);
+    if (step->kind == STORE_SAVE || step->next == STORE_NEXT_LINK)
+        go_on(delivery, link_now);
+    else if (step->next == STORE_NEXT_GENERATE)
+        go_on(delivery, generate);
+    else
+        finish(delivery, DELIVERY_ACK);
+}
+
+/* ---- life ---- */
+
+void delivery_start(struct delivery *delivery, const struct delivery_means *means)
+{
+    delivery->means = means;
+    begin(delivery);
+}
+
+static void on_abandoned(struct store_step *step)
+{
+    (void)step;
+}
+
+void delivery_abandon(struct delivery *delivery)
+{
+    delivery->abandon = (struct store_step){
+        .kind = STORE_ABANDON,
+        .soiree_id = delivery->message.soiree_id,
+        .message_id = delivery->message_id,
+        .done = on_abandoned,
+    };
+    store_step(delivery->means->store, &delivery->abandon);
+}
+
+void delivery_free(struct delivery *delivery)
+{
+    generation_done(&delivery->generation);
+    link_delivery_done(&delivery->link);
+    playlist_done(&delivery->playlist);
+    free(delivery);
+}

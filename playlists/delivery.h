@@ -1,0 +1,75 @@
+/* One delivery is one state machine, resumed from what is stored:
+ *
+ *      begin ──> generate ──> save ──> link ──> finished: ack
+ *        │                              ↑
+ *        ├── saved, link pending ───────┘
+ *        └── saved, nothing pending ──────────> finished: ack
+ *
+ * begin and save are jobs of the database's writer, generate and link run on the http_client loop; each step
+ * hands the delivery to the next, so one thread has it at any time. A step that the database refuses for a
+ * while (full, locked) is held and tried again; after 10 minutes the delivery is released, and the broker
+ * delivers it again. */
+#ifndef PLAYLISTS_DELIVERY_H
+#define PLAYLISTS_DELIVERY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "generator.h"
+#include "http_client.h"
+#include "linker.h"
+#include "message.h"
+#include "store.h"
+
+/* What the steps use. */
+struct delivery_means {
+    struct http_client *client;
+    struct store *store;
+    struct linker *linker;
+    struct generator generator;
+};
+
+enum delivery_outcome {
+    DELIVERY_ACK,
+    DELIVERY_RELEASE, /* held too long: back to the queue, without a nack that would count against the message
+                       */
+};
+
+struct delivery {
+    /* Set by the owner before delivery_start. */
+    struct message message;
+    char message_id[MESSAGE_ID_SIZE]; /* "" = none */
+    char request_id[MESSAGE_ID_SIZE]; /* for Playlist-Request; "" = no such header */
+    char traceparent[TRACEPARENT_SIZE];
+    void (*finished)(struct delivery *delivery); /* any thread; the delivery is the owner's again */
+    void *arg;
+
+    enum delivery_outcome outcome;
+
+    const struct delivery_means *means; /* private from here */
+    struct store_step step, abandon;
+    struct http_task task;
+    struct http_timer timer;
+    struct generation generation;
+    struct link_delivery link;
+    struct playlist playlist;
+    int64_t held_since_ms; /* monotonic; 0 = not held */
+
+    /* The owner's, untouched by the steps. */
+    unsigned channel;
+    uint64_t tag, incarnation;
+    int64_t received_ms;
+    struct delivery *next;
+};
+
+/* Starts the machine; any thread. `means` must outlive it. */
+void delivery_start(struct delivery *delivery, const struct delivery_means *means);
+
+/* For a clean end of the process before the delivery's: takes back the start that begin counted, so that only
+ * starts that killed the process count. After http_client_stop; runs before store_close returns. */
+void delivery_abandon(struct delivery *delivery);
+
+/* Frees it, finished or not; no thread may have it any more. */
+void delivery_free(struct delivery *delivery);
+
+#endif

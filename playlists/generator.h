@@ -1,0 +1,46 @@
+/* lagmaster-pro: a slow and unreliable API that makes playlists. Attempts, checks, and the default playlist
+ * when all of them fail. Runs on the http_client loop. */
+#ifndef PLAYLISTS_GENERATOR_H
+#define PLAYLISTS_GENERATOR_H
+
+#include "http_client.h"
+#include "ids.h"
+#include "playlist.h"
+#include "status.h"
+
+struct generator {
+    struct http_client *client;
+    const char *url; /* borrowed */
+    long timeout_ms; /* of one attempt, in all */
+    int max_attempts;
+    int64_t retry_delay_ms;
+};
+
+/* One request's playlist in the making; embedded in its owner, who keeps it until done(). */
+struct generation {
+    const char *style, *soiree_id, *request_id, *traceparent; /* borrowed */
+    struct playlist *playlist;                                /* filled: nom, styles, tracks, origine */
+    void (*done)(struct generation *generation);              /* loop's thread */
+
+    const struct generator *generator; /* private from here */
+    struct http_exchange exchange;
+    struct http_timer timer;
+    char *url, *trace_header;
+    int attempt;
+    int64_t began_ms;
+};
+
+/* Loop's thread. Always ends in done(): with lagmaster's playlist or with the default one. */
+void generator_start(const struct generator *generator, struct generation *generation);
+
+/* Frees what a generation holds, also one that never ended. The loop must not have it any more. */
+void generation_done(struct generation *generation);
+
+/* Pure: reads {"style", "title", "tracks": [at least one string]}, no text empty; longer texts are cut at a
+ * code point. PROTOCOL with a reason when it is anything else; *playlist is then unchanged. */
+enum status generator_parse(const char *reply, size_t len, struct playlist *playlist, struct err *err);
+
+/* Pure: the default playlist of a style. */
+void generator_default(const char *style, struct playlist *playlist);
+
+#endif

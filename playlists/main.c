@@ -1,0 +1,49 @@
+/* playlists: makes playlists for booked parties. See README.md, "How it is built". */
+#include "daemon.h"
+#include "service.h"
+#include "worker.h"
+
+static const struct setting settings[] = {
+    NUMBER_SETTING("PLAYLIST_WORKERS", "1", 1, WORKERS_MAX,
+                   "messages worked on at once, each on its own channel with prefetch 1"),
+    TEXT_SETTING("LAGMASTER_URL", "https://lagmaster-pro.fly.dev/generate_playlist",
+                 "the API that makes playlists", .check = config_check_http_url),
+    NUMBER_SETTING("LAGMASTER_TIMEOUT_MS", "90000", 1, 1500000, "one attempt in all, ms"),
+    NUMBER_SETTING("LAGMASTER_MAX_ATTEMPTS", "3", 1, 100, "then the default playlist"),
+    NUMBER_SETTING("LAGMASTER_RETRY_DELAY_MS", "10000", 0, 1500000, "between two attempts, ms"),
+    TEXT_SETTING("SOIREES_URL", "http://localhost:3003",
+                 "soirees, when Consul is off or has known no passing instance for 30 s",
+                 .check = config_check_http_url),
+    SECRET_SETTING("SOIREES_TOKEN", "", "bearer token for the PATCH to soirees"),
+};
+
+/* A delivery must end before the broker takes it back (RabbitMQ's consumer_timeout: 30 minutes). */
+static void check(const struct config *config, struct buf *problems)
+{
+    long attempts = config_number(config, "LAGMASTER_MAX_ATTEMPTS");
+    long ms = attempts * config_number(config, "LAGMASTER_TIMEOUT_MS") +
+              (attempts - 1) * config_number(config, "LAGMASTER_RETRY_DELAY_MS");
+    if (ms > 25 * 60 * 1000)
+        buf_format(
+            problems,
+            "LAGMASTER_TIMEOUT_MS, LAGMASTER_MAX_ATTEMPTS, LAGMASTER_RETRY_DELAY_MS: together %ld s, at most"
+            " 25 minutes\n",
+            ms / 1000);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct service_program program = {
+        .name = "playlists",
+        .summary = "makes playlists for booked parties",
+        .default_port = "3002",
+        .default_name = "service-playlists",
+        .default_database = "./data/playlists.db",
+        .settings = settings,
+        .setting_count = sizeof settings / sizeof *settings,
+        .check = check,
+        .start = daemon_start,
+        .stop = daemon_stop,
+    };
+    return service_main(argc, argv, &program);
+}

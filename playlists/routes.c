@@ -1,0 +1,201 @@
+#include "routes.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "mem.h"
+#include "service.h"
+
+/* The longest body that was accepted (64 KiB) may grow when it is written: 6 bytes for a control character of
+ * one. */
+enum { ITEM_MAX_BYTES = 4 << 20, LIST_MAX_BYTES = 512 << 20 };
+
+static void answer_item(struct http_call *call, int http_status, const struct playlist *playlist)
+{
+    struct buf body;
+    buf_init(&body, ITEM_MAX_BYTES);
+    playlist_put_json(&body, playlist);
+    http_answer_json(call, http_status, &body);
+}
+
+static void answer_error(struct http_call *call, const struct err *err)
+{
+    struct err known = *err;
+    if (err->status == STATUS_NOT_FOUND)
+        (void)err_set(&known, STATUS_NOT_FOUND, "Playlist non trouvée");
+    service_answer_error(call, &known);
+}
+
+/* ---- reads ---- */
+
+static void get_item(struct http_call *call, void *service)
+{
+    struct playlists *playlists = service;
+    CLEANUP(playlist_done) struct playlist playlist = {0};
+    struct err err = {0};
+    err.status = store_get(playlists->store, http_call_param(call), &playlist, &err);
+    if (err.status != STATUS_OK)
+        answer_error(call, &err);
+    else if (api_etag(call, playlist.version))
+        answer_item(call, 200, &playlist);
+}
+
+/* A page under construction: one row more than asked for tells whether there is a next page. */
+struct page {
+    struct buf *body;
+    int64_t left, last;
+    bool more;
+};
+
+static void put_row(void *arg, const struct playlist *playlist)
+{
+    struct page *page = arg;
+    page->more = page->left-- == 0;
+    if (page->more)
+        return;
+    if (page->body->len > 1)
+        buf_char(page->body, ',');
+    playlist_put_json(page->body, playlist);
+    page->last = playlist->seq;
+}
+
+static void get_list(struct http_call *call, void *service)
+{
+    static const char *const filters[] = {"soireeId", NULL};
+    struct playlists *playlists = service;
+    struct problems problems = {0};
+    struct api_page asked;
+    api_page_read(call, &asked, &problems);
+    const char *soiree_id = api_filter_text(call, "soireeId", 128, &problems);
+    if (problems.count) {
+        api_answer_invalid(call, &problems);
+        return;
+    }
+    CLEANUP(buf_done) struct buf body;
+    buf_init(&body, LIST_MAX_BYTES);
+    struct page page = {.body = &body, .left = asked.limit};
+    struct api_page wanted = {.limit = asked.limit + 1, .before = asked.before};
+    struct err err = {0};
+    buf_char(&body, '[');
+    err.status = store_list(playlists->store, soiree_id, &wanted, put_row, &page, &err);
+    buf_char(&body, ']');
+    if (err.status != STATUS_OK) {
+        answer_error(call, &err);
+        return;
+    }
+    if (page.more)
+        api_page_next(call, &asked, page.last, filters);
+    http_answer_json(call, 200, &body);
+}
+
+/* ---- writes ---- */
+
+static void free_write(struct store_write *write)
+{
+    store_write_done(write);
+    free(write);
+}
+
+static void drop_write(struct store_write **write)
+{
+    if (*write)
+        free_write(*write);
+}
+
+/* Writer's thread: the commit is done, or has failed. */
+static void write_done(struct store_write *write)
+{
+    struct http_call *call = write->arg;
+    if (write->err.status != STATUS_OK) {
+        answer_error(call, &write->err);
+    } else if (write->kind == STORE_DELETE) {
+        http_answer_empty(call, 204);
+    } else {
+        http_call_set(call, "ETag", "\"%lld\"", (long long)write->playlist.version);
+        if (write->kind == STORE_CREATE)
+            http_call_set(call, "Location", "/api/playlists/%s", write->playlist.id);
+        answer_item(call, write->kind == STORE_CREATE ? 201 : 200, &write->playlist);
+    }
+    free_write(write);
+}
+
+static struct store_write *new_write(struct http_call *call, enum store_write_kind kind)
+{
+    struct store_write *write = mem_new(sizeof *write);
+    write->kind = kind;
+    write->arg = call;
+    write->done = write_done;
+    api_if_match(call, &write->condition);
+    if (!text_copy(write->id, sizeof write->id, http_call_param(call)))
+        write->id[0] = '\0'; /* longer than any id: matches none */
+    return write;
+}
+
+static void submit(struct http_call *call, struct playlists *playlists, struct store_write *write)
+{
+    http_call_park(call);
+    store_submit(playlists->store, write);
+}
+
+/* Decodes the body into the write; false when the call was answered. */
+static bool decode(struct http_call *call, enum json_mode mode, struct playlist_change *change)
+{
+    CLEANUP(json_free) cJSON *document = NULL;
+    struct problems problems = {0};
+    if (!api_body(call, &document))
+        return false;
+    if (playlist_decode(document, mode, change, &problems) == STATUS_OK)
+        return true;
+    api_answer_invalid(call, &problems);
+    return false;
+}
+
+static void post_item(struct http_call *call, void *service)
+{
+    CLEANUP(drop_write) struct store_write *write = new_write(call, STORE_CREATE);
+    if (api_idempotency_key(call, write->key) && decode(call, JSON_CREATE, &write->change))
+        submit(call, service, TAKE(write));
+}
+
+/* PUT keeps what it does not name, as the Node.js version did; so it is a PATCH. */
+static void change_item(struct http_call *call, void *service)
+{
+    CLEANUP(drop_write) struct store_write *write = new_write(call, STORE_CHANGE);
+    if (decode(call, JSON_CHANGE, &write->change))
+        submit(call, service, TAKE(write));
+}
+
+static void delete_item(struct http_call *call, void *service)
+{
+    submit(call, service, new_write(call, STORE_DELETE));
+}
+
+/* ---- health ---- */
+
+static void get_health(struct http_call *call, void *service)
+{
+    struct playlists *playlists = service;
+    struct err database = {0};
+    bool draining = atomic_load(&playlists->draining);
+    database.status = store_health(playlists->store, &database);
+    const struct component components[] = {
+        {"service", draining ? "draining" : "running", "", draining},
+        {"database", database.status == STATUS_OK ? "ok" : "failing", database.text,
+         database.status != STATUS_OK},
+        {"worker", worker_state(playlists->worker), "", false},
+        {"consul", consul_state(playlists->consul), "", false},
+    };
+    service_answer_health(call, playlists->name, components, sizeof components / sizeof *components);
+}
+
+const struct http_route playlists_routes[] = {
+    {"GET", "/api/playlists", get_list, false},
+    {"POST", "/api/playlists", post_item, true},
+    {"GET", "/api/playlists/{id}", get_item, false},
+    {"PUT", "/api/playlists/{id}", change_item, true},
+    {"PATCH", "/api/playlists/{id}", change_item, true},
+    {"DELETE", "/api/playlists/{id}", delete_item, false},
+    {"GET", "/health", get_health, false},
+};
+const size_t playlists_route_count = sizeof playlists_routes / sizeof *playlists_routes;

@@ -1,0 +1,30 @@
+/* The REST API of the playlists: /api/playlists, /health. */
+#ifndef PLAYLISTS_ROUTES_H
+#define PLAYLISTS_ROUTES_H
+
+#include <stdatomic.h>
+
+#include "consul.h"
+#include "delivery.h"
+#include "http_server.h"
+#include "linker.h"
+#include "store.h"
+#include "worker.h"
+
+/* What the handlers use. `draining` is set when the daemon is about to end. */
+struct playlists {
+    const char *name;
+    struct store *store;
+    struct linker *linker;
+    struct worker *worker;
+    struct delivery_means means;
+    struct consul *consul;
+    struct http_client *client;
+    struct http_server *server;
+    atomic_bool draining;
+};
+
+extern const struct http_route playlists_routes[];
+extern const size_t playlists_route_count;
+
+#endif

@@ -1,0 +1,462 @@
+#include "store.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "idempotency.h"
+#include "mem.h"
+
+#define COLUMNS                                                                                              \
+    "seq, version, id, nom, description, styles, tracks, soiree_id, origine, created_ms, updated_ms"
+#define LINK_COLUMNS "seq, playlist_id, soiree_id, request_id, traceparent, attempts"
+
+enum statement {
+    GET,
+    LIST,
+    LIST_SOIREE,
+    INSERT,
+    UPDATE,
+    DELETE,
+    REQUEST_FIND,
+    REQUEST_FIND_ANY,
+    REQUEST_BEGIN,
+    REQUEST_END,
+    REQUEST_ABANDON,
+    LINK_INSERT,
+    LINK_FIND,
+    LINK_LEASE,
+    LINK_CLAIM,
+    LINK_DELETE,
+    LINK_DELETE_PLAYLIST,
+    LINK_RETRY,
+    LINK_HURRY,
+    LINK_MEND,
+    IDEMPOTENCY,
+    STATEMENT_COUNT = IDEMPOTENCY + IDEMPOTENCY_STATEMENTS
+};
+
+static const char *const statements[STATEMENT_COUNT] = {
+    [GET] = "SELECT " COLUMNS " FROM playlists WHERE id = ?1",
+    [LIST] = "SELECT " COLUMNS " FROM playlists WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2",
+    [LIST_SOIREE] =
+        "SELECT " COLUMNS " FROM playlists WHERE soiree_id = ?3 AND seq < ?1 ORDER BY seq DESC LIMIT ?2",
+    [INSERT] = "INSERT INTO playlists (version, id, nom, description, styles, tracks, soiree_id, origine, "
+               "created_ms,"
+               " updated_ms) VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0)",
+    [UPDATE] = "UPDATE playlists SET version = ?2, nom = ?3, description = ?4, styles = ?5, tracks = ?6,"
+               " soiree_id = ?7, updated_ms = ?8 WHERE seq = ?1",
+    [DELETE] = "DELETE FROM playlists WHERE seq = ?1",
+    [REQUEST_FIND] = "SELECT playlist_id FROM requests WHERE soiree_id = ?1 AND message_id = ?2"
+                     " AND playlist_id IS NOT NULL",
+    [REQUEST_FIND_ANY] =
+        "SELECT playlist_id FROM requests WHERE soiree_id = ?1 AND playlist_id IS NOT NULL LIMIT 1",
+    [REQUEST_BEGIN] = "INSERT INTO requests (soiree_id, message_id, starts) VALUES (?1, ?2, 1)"
+                      " ON CONFLICT DO UPDATE SET starts = starts + 1 RETURNING starts",
+    [REQUEST_END] =
+        "UPDATE requests SET playlist_id = ?3, starts = 0 WHERE soiree_id = ?1 AND message_id = ?2"
+        " AND playlist_id IS NULL",
+    [REQUEST_ABANDON] =
+        "UPDATE requests SET starts = max(starts - 1, 0) WHERE soiree_id = ?1 AND message_id = ?2",
+    [LINK_INSERT] = "INSERT INTO links (playlist_id, soiree_id, request_id, traceparent, attempts, next_ms)"
+                    " VALUES (?1, ?2, ?3, ?4, 0, ?5)",
+    [LINK_FIND] = "SELECT " LINK_COLUMNS " FROM links WHERE playlist_id = ?1",
+    [LINK_LEASE] = "UPDATE links SET next_ms = ?2 WHERE seq = ?1",
+    [LINK_CLAIM] = "UPDATE links SET next_ms = ?2 WHERE seq IN (SELECT seq FROM links WHERE next_ms <= ?1"
+                   " ORDER BY next_ms LIMIT ?3) RETURNING " LINK_COLUMNS,
+    [LINK_DELETE] = "DELETE FROM links WHERE seq = ?1 AND playlist_id = ?2",
+    [LINK_DELETE_PLAYLIST] = "DELETE FROM links WHERE playlist_id = ?1",
+    [LINK_RETRY] = "UPDATE links SET attempts = attempts + 1, next_ms = ?2 WHERE seq = ?1",
+    [LINK_HURRY] = "UPDATE links SET next_ms = 0 WHERE attempts > 0",
+    [LINK_MEND] = "UPDATE links SET next_ms = 0 WHERE next_ms > ?1",
+    [IDEMPOTENCY] = IDEMPOTENCY_SQL,
+};
+
+struct store {
+    struct db *db;
+};
+
+extern const struct db_migration playlists_schema[];
+extern const size_t playlists_schema_count;
+
+enum status store_open(struct store **ret_store, const struct store_config *config, struct err *err)
+{
+    struct store *store = mem_new(sizeof *store);
+    struct db_config db = {
+        .path = config->path,
+        .migrations = playlists_schema,
+        .migration_count = playlists_schema_count,
+        .statements = statements,
+        .statement_count = STATEMENT_COUNT,
+        .readers = config->readers,
+        .fatal = config->fatal,
+    };
+    enum status status = db_open(&store->db, &db, err);
+    if (status == STATUS_OK)
+        *ret_store = store;
+    else
+        free(store);
+    return status;
+}
+
+void store_close(struct store *store)
+{
+    if (!store)
+        return;
+    db_close(store->db);
+    free(store);
+}
+
+enum status store_health(struct store *store, struct err *err)
+{
+    return db_health(store->db, err);
+}
+
+/* ---- reads ---- */
+
+static const char *or_null(const char *text)
+{
+    return text[0] ? text : NULL;
+}
+
+static void read_playlist(struct db_rows *rows, struct playlist *playlist)
+{
+    int column = 0;
+    playlist->seq = db_int(rows, column++);
+    playlist->version = db_int(rows, column++);
+    (void)text_copy(playlist->id, sizeof playlist->id, db_text(rows, column++));
+    (void)text_copy(playlist->nom, sizeof playlist->nom, db_text(rows, column++));
+    (void)text_copy(playlist->description, sizeof playlist->description, db_text(rows, column++));
+    playlist->styles = (struct json_texts){.json = mem_text(db_text(rows, column++))};
+    playlist->tracks = (struct json_texts){.json = mem_text(db_text(rows, column++))};
+    (void)text_copy(playlist->soiree_id, sizeof playlist->soiree_id, db_text(rows, column++));
+    (void)text_copy(playlist->origine, sizeof playlist->origine, db_text(rows, column++));
+    playlist->created_ms = db_int(rows, column++);
+    playlist->updated_ms = db_int(rows, column++);
+}
+
+static enum status get(struct db_conn *conn, const char *id, struct playlist *ret_playlist, struct err *err)
+{
+    CLEANUP(db_rows_done) struct db_rows rows = {0};
+    enum status status = db_query(conn, GET, &rows, err, "t", id);
+    if (status == STATUS_OK)
+        status = db_next(&rows, err);
+    if (status == STATUS_OK)
+        read_playlist(&rows, ret_playlist);
+    return status;
+}
+
+enum status store_get(struct store *store, const char *id, struct playlist *ret_playlist, struct err *err)
+{
+    struct db_conn *conn = db_reader_get(store->db);
+    enum status status = get(conn, id, ret_playlist, err);
+    db_reader_put(store->db, conn);
+    return status;
+}
+
+static enum status list(struct db_conn *conn, const char *soiree_id, const struct api_page *page,
+                        void (*row)(void *arg, const struct playlist *playlist), void *arg, struct err *err)
+{
+    CLEANUP(db_rows_done) struct db_rows rows = {0};
+    enum status status =
+        *soiree_id ? db_query(conn, LIST_SOIREE, &rows, err, "iit", page->before, page->limit, soiree_id)
+                   : db_query(conn, LIST, &rows, err, "ii", page->before, page->limit);
+    while (status == STATUS_OK && (status = db_next(&rows, err)) == STATUS_OK) {
+        struct playlist playlist;
+        read_playlist(&rows, &playlist);
+        row(arg, &playlist);
+        playlist_done(&playlist);
+    }
+    return status == STATUS_NOT_FOUND ? STATUS_OK : status;
+}
+
+enum status store_list(struct store *store, const char *soiree_id, const struct api_page *page,
+                       void (*row)(void *arg, const struct playlist *playlist), void *arg, struct err *err)
+{
+    struct db_conn *conn = db_reader_get(store->db);
+    enum status status = list(conn, soiree_id, page, row, arg, err);
+    db_reader_put(store->db, conn);
+    return status;
+}
+
+/* ---- writes of the REST API ---- */
+
+static enum status insert(struct db_conn *conn, struct playlist *p, struct err *err)
+{
+    uuid_v7(p->id);
+    p->version = 1;
+    enum status status = db_run(conn, INSERT, err, "ttttttti", p->id, p->nom, p->description, p->styles.json,
+                                p->tracks.json, or_null(p->soiree_id), p->origine, p->created_ms);
+    p->seq = db_last_rowid(conn);
+    return status;
+}
+
+static enum status find_earlier(struct db_conn *conn, struct store_write *write, const char *document,
+                                int64_t now_ms, struct err *err)
+{
+    char id[sizeof write->playlist.id];
+    enum status status =
+        idempotency_find(conn, IDEMPOTENCY, write->key, document, now_ms, id, sizeof id, err);
+    if (status != STATUS_OK)
+        return status;
+    struct playlist earlier;
+    status = get(conn, id, &earlier, err);
+    if (status == STATUS_NOT_FOUND)
+        return err_set(err, STATUS_GONE, "Cette playlist a été supprimée depuis");
+    if (status == STATUS_OK) {
+        playlist_done(&write->playlist);
+        write->playlist = earlier;
+    }
+    return status;
+}
+
+static enum status create(struct db_conn *conn, struct store_write *write, struct err *err)
+{
+    int64_t now_ms = clock_wall_ms();
+    CLEANUP(buf_done) struct buf document;
+    buf_init(&document, 1 << 20);
+    write->playlist = write->change.values;
+    write->change.values.styles.json = write->change.values.tracks.json = NULL; /* moved */
+    if (write->key[0]) {
+        playlist_put_document(&document, &write->playlist);
+        enum status earlier = find_earlier(conn, write, buf_get(&document), now_ms, err);
+        if (earlier != STATUS_NOT_FOUND)
+            return earlier;
+    }
+    (void)text_copy(write->playlist.origine, sizeof write->playlist.origine, "manuelle");
+    write->playlist.created_ms = now_ms;
+    enum status status = insert(conn, &write->playlist, err);
+    if (status == STATUS_OK && write->key[0])
+        status = idempotency_keep(conn, IDEMPOTENCY, write->key, buf_get(&document), write->playlist.id,
+                                  now_ms, err);
+    return status;
+}
+
+/* The playlist that a write is about, its condition checked. */
+static enum status load(struct db_conn *conn, struct store_write *write, struct err *err)
+{
+    enum status status = get(conn, write->id, &write->playlist, err);
+    if (status == STATUS_NOT_FOUND)
+        return err_set(err, status, "Playlist non trouvée");
+    if (status == STATUS_OK && !api_condition_holds(&write->condition, write->playlist.version))
+        return err_set(err, STATUS_STALE, "La playlist a changé depuis : sa version est \"%lld\"",
+                       (long long)write->playlist.version);
+    return status;
+}
+
+static enum status change(struct db_conn *conn, struct store_write *write, struct err *err)
+{
+    struct playlist *p = &write->playlist;
+    enum status status = load(conn, write, err);
+    if (status != STATUS_OK || !playlist_apply(p, &write->change))
+        return status;
+    p->version++;
+    p->updated_ms = clock_wall_ms();
+    return db_run(conn, UPDATE, err, "iittttti", p->seq, p->version, p->nom, p->description, p->styles.json,
+                  p->tracks.json, or_null(p->soiree_id), p->updated_ms);
+}
+
+static enum status delete_playlist(struct db_conn *conn, struct store_write *write, struct err *err)
+{
+    enum status status = load(conn, write, err);
+    if (status == STATUS_OK)
+        status = db_run(conn, LINK_DELETE_PLAYLIST, err, "t", write->playlist.id);
+    return status == STATUS_OK ? db_run(conn, DELETE, err, "i", write->playlist.seq) : status;
+}
+
+static enum status run_write(struct db_job *job, struct db_conn *conn, struct err *err)
+{
+    struct store_write *write = OWNER(job, struct store_write, job);
+    switch (write->kind) {
+    case STORE_CREATE:
+        return create(conn, write, err);
+    case STORE_CHANGE:
+        return change(conn, write, err);
+    case STORE_DELETE:
+        return delete_playlist(conn, write, err);
+    }
+    return err_set(err, STATUS_INTERNAL, "unknown write");
+}
+
+static void write_done(struct db_job *job)
+{
+    struct store_write *write = OWNER(job, struct store_write, job);
+    write->err = job->err;
+    write->done(write);
+}
+
+void store_submit(struct store *store, struct store_write *write)
+{
+    write->job = (struct db_job){
+        .run = run_write,
+        .done = write_done,
+        .durable = true,
+        .grows = write->kind != STORE_DELETE,
+    };
+    db_submit(store->db, &write->job);
+}
+
+void store_write_done(struct store_write *write)
+{
+    playlist_done(&write->playlist);
+    playlist_done(&write->change.values);
+}
+
+/* ---- the steps of one delivery ---- */
+
+static void read_link(struct db_rows *rows, struct link *link)
+{
+    link->seq = db_int(rows, 0);
+    (void)text_copy(link->playlist_id, sizeof link->playlist_id, db_text(rows, 1));
+    (void)text_copy(link->soiree_id, sizeof link->soiree_id, db_text(rows, 2));
+    (void)text_copy(link->request_id, sizeof link->request_id, db_text(rows, 3));
+    (void)text_copy(link->traceparent, sizeof link->traceparent, db_text(rows, 4));
+    link->attempts = db_int(rows, 5);
+}
+
+/* The playlist that satisfies the request; NOT_FOUND when it is still to be made. */
+static enum status find_made(struct db_conn *conn, const struct store_step *step, char playlist_id[UUID_SIZE],
+                             struct err *err)
+{
+    CLEANUP(db_rows_done) struct db_rows rows = {0};
+    enum status status =
+        *step->message_id ? db_query(conn, REQUEST_FIND, &rows, err, "tt", step->soiree_id, step->message_id)
+                          : db_query(conn, REQUEST_FIND_ANY, &rows, err, "t", step->soiree_id);
+    if (status == STATUS_OK)
+        status = db_next(&rows, err);
+    if (status == STATUS_OK)
+        (void)text_copy(playlist_id, UUID_SIZE, db_text(&rows, 0));
+    return status;
+}
+
+static enum status find_link(struct db_conn *conn, const char *playlist_id, struct link *ret_link,
+                             struct err *err)
+{
+    CLEANUP(db_rows_done) struct db_rows rows = {0};
+    enum status status = db_query(conn, LINK_FIND, &rows, err, "t", playlist_id);
+    if (status == STATUS_OK)
+        status = db_next(&rows, err);
+    if (status == STATUS_OK)
+        read_link(&rows, ret_link);
+    return status;
+}
+
+static enum status count_start(struct db_conn *conn, struct store_step *step, struct err *err)
+{
+    CLEANUP(db_rows_done) struct db_rows rows = {0};
+    enum status status = db_query(conn, REQUEST_BEGIN, &rows, err, "tt", step->soiree_id, step->message_id);
+    if (status == STATUS_OK)
+        status = db_next(&rows, err);
+    if (status != STATUS_OK)
+        return status;
+    step->starts = db_int(&rows, 0);
+    status = db_next(&rows, err); /* RETURNING is done only at the end of its rows */
+    return status == STATUS_NOT_FOUND ? STATUS_OK : status;
+}
+
+static enum status begin(struct db_conn *conn, struct store_step *step, struct err *err)
+{
+    char playlist_id[UUID_SIZE];
+    enum status status = find_made(conn, step, playlist_id, err);
+    if (status == STATUS_NOT_FOUND) {
+        step->next = STORE_NEXT_GENERATE;
+        return count_start(conn, step, err);
+    }
+    if (status == STATUS_OK)
+        status = find_link(conn, playlist_id, &step->link, err);
+    step->next = status == STATUS_OK ? STORE_NEXT_LINK : STORE_NEXT_NOTHING;
+    if (status == STATUS_OK)
+        status = db_run(conn, LINK_LEASE, err, "ii", step->link.seq, clock_wall_ms() + STORE_FIRST_LEASE_MS);
+    return status == STATUS_NOT_FOUND ? STATUS_OK : status;
+}
+
+static enum status save(struct db_conn *conn, struct store_step *step, struct err *err)
+{
+    struct playlist *playlist = step->playlist;
+    playlist->created_ms = clock_wall_ms();
+    enum status status = insert(conn, playlist, err);
+    if (status == STATUS_OK)
+        status = db_run(conn, REQUEST_END, err, "ttt", step->soiree_id, step->message_id, playlist->id);
+    if (status == STATUS_OK && db_changes(conn) == 0)
+        return err_set(err, STATUS_CONFLICT, "the request was answered meanwhile");
+    if (status == STATUS_OK)
+        status = db_run(conn, LINK_INSERT, err, "tttti", playlist->id, step->soiree_id, step->request_id,
+                        step->traceparent, playlist->created_ms + STORE_FIRST_LEASE_MS);
+    return status == STATUS_OK ? find_link(conn, playlist->id, &step->link, err) : status;
+}
+
+static enum status run_step(struct db_job *job, struct db_conn *conn, struct err *err)
+{
+    struct store_step *step = OWNER(job, struct store_step, job);
+    switch (step->kind) {
+    case STORE_BEGIN:
+        return begin(conn, step, err);
+    case STORE_SAVE:
+        return save(conn, step, err);
+    case STORE_ABANDON:
+        return db_run(conn, REQUEST_ABANDON, err, "tt", step->soiree_id, step->message_id);
+    }
+    return err_set(err, STATUS_INTERNAL, "unknown step");
+}
+
+static void step_done(struct db_job *job)
+{
+    struct store_step *step = OWNER(job, struct store_step, job);
+    step->err = job->err;
+    step->done(step);
+}
+
+void store_step(struct store *store, struct store_step *step)
+{
+    /* The count of starts guards against what kills the process, not the machine: it needs no fsync. */
+    bool saves = step->kind == STORE_SAVE;
+    step->job = (struct db_job){.run = run_step, .done = step_done, .durable = saves, .grows = saves};
+    db_submit(store->db, &step->job);
+}
+
+/* ---- pending links ---- */
+
+static enum status claim(struct db_conn *conn, struct store_links *links, struct err *err)
+{
+    int64_t now_ms = clock_wall_ms();
+    /* A time that no lease or backoff could have set: the wall clock was put back. */
+    enum status status = db_run(conn, LINK_MEND, err, "i", now_ms + 2 * STORE_FIRST_LEASE_MS + 60000);
+    CLEANUP(db_rows_done) struct db_rows rows = {0};
+    if (status == STATUS_OK)
+        status = db_query(conn, LINK_CLAIM, &rows, err, "iii", now_ms, now_ms + links->lease_ms,
+                          (int64_t)STORE_CLAIM_MAX);
+    while (status == STATUS_OK && (status = db_next(&rows, err)) == STATUS_OK)
+        read_link(&rows, &links->links[links->count++]);
+    return status == STATUS_NOT_FOUND ? STATUS_OK : status;
+}
+
+static enum status run_links(struct db_job *job, struct db_conn *conn, struct err *err)
+{
+    struct store_links *links = OWNER(job, struct store_links, job);
+    const struct link *link = &links->links[0];
+    switch (links->kind) {
+    case STORE_LINKS_CLAIM:
+        links->count = 0;
+        return claim(conn, links, err);
+    case STORE_LINKS_END:
+        return db_run(conn, LINK_DELETE, err, "it", link->seq, link->playlist_id);
+    case STORE_LINKS_RETRY:
+        return db_run(conn, LINK_RETRY, err, "ii", link->seq, clock_wall_ms() + links->delay_ms);
+    case STORE_LINKS_HURRY:
+        return db_run(conn, LINK_HURRY, err, "");
+    }
+    return err_set(err, STATUS_INTERNAL, "unknown job");
+}
+
+static void links_done(struct db_job *job)
+{
+    struct store_links *links = OWNER(job, struct store_links, job);
+    links->err = job->err;
+    links->done(links);
+}
+
+void store_links(struct store *store, struct store_links *links)
+{
+    links->job = (struct db_job){.run = run_links, .done = links_done};
+    db_submit(store->db, &links->job);
+}

@@ -1,0 +1,506 @@
+#include "worker.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "backoff.h"
+#include "cleanup.h"
+#include "dead_letters.h"
+#include "log.h"
+#include "mem.h"
+
+enum { REOPEN_BASE_MS = 500, REOPEN_MAX_MS = 30000, ACTIVE_PER_WORKER = 2 };
+
+/* One consuming channel; its number is its index + 1. */
+struct channel {
+    bool consuming;
+    uint64_t incarnation; /* changes with every opening: tags of another one are void */
+    unsigned failures;
+    int64_t reopen_ms; /* monotonic */
+};
+
+enum state { STATE_DISCONNECTED, STATE_CONSUMING, STATE_BLOCKED, STATE_STOPPING };
+
+struct worker {
+    struct worker_config config;
+    const struct delivery_means *means;
+    struct amqp *amqp;
+    pthread_t thread;
+    bool running;
+    _Atomic enum state state;
+    atomic_uint busy;
+    atomic_bool stopping;
+
+    /* The worker's thread alone. */
+    struct channel channels[WORKERS_MAX];
+    uint64_t incarnations;
+    struct dead_letters *dead;
+    struct delivery *active;  /* started and not finished; the newest first */
+    struct delivery *waiting; /* for an active one of the same request, or for room; the oldest first */
+    bool failing;             /* the last try to connect failed: log no more of them */
+    bool queue_doubtful;
+    bool cancelled;
+
+    pthread_mutex_t mutex; /* guards finished */
+    pthread_cond_t quiet;  /* signalled when busy falls to 0 */
+    struct delivery *finished;
+};
+
+/* ---- deliveries: waiting, active, finished ---- */
+
+/* Whether one playlist would satisfy both. */
+static bool same_request(const struct delivery *a, const struct delivery *b)
+{
+    bool any = !a->message_id[0] || !b->message_id[0];
+    return strcmp(a->message.soiree_id, b->message.soiree_id) == 0 &&
+           (any || strcmp(a->message_id, b->message_id) == 0);
+}
+
+static bool may_start(const struct worker *worker, const struct delivery *delivery)
+{
+    if (atomic_load(&worker->busy) >= ACTIVE_PER_WORKER * worker->config.workers)
+        return false; /* reconnects must not pile up work without bound */
+    for (const struct delivery *active = worker->active; active; active = active->next)
+        if (same_request(active, delivery))
+            return false;
+    return true;
+}
+
+static void start(struct worker *worker, struct delivery *delivery)
+{
+    delivery->next = worker->active;
+    worker->active = delivery;
+    atomic_fetch_add(&worker->busy, 1);
+    delivery_start(delivery, worker->means);
+}
+
+static bool is_current(const struct worker *worker, const struct delivery *delivery)
+{
+    const struct channel *channel = &worker->channels[delivery->channel - 1];
+    return channel->incarnation == delivery->incarnation && channel->consuming;
+}
+
+/* Starts what need not wait any more; drops what the broker will deliver anew. */
+static void start_waiting(struct worker *worker)
+{
+    for (struct delivery **at = &worker->waiting; *at;) {
+        struct delivery *delivery = *at;
+        bool stale = !is_current(worker, delivery);
+        if (!stale && !may_start(worker, delivery)) {
+            at = &delivery->next;
+            continue;
+        }
+        *at = delivery->next;
+        if (stale)
+            delivery_free(delivery);
+        else
+            start(worker, delivery);
+    }
+}
+
+static void append_waiting(struct worker *worker, struct delivery *delivery)
+{
+    struct delivery **at = &worker->waiting;
+    while (*at)
+        at = &(*at)->next;
+    delivery->next = NULL;
+    *at = delivery;
+}
+
+/* Any thread. */
+static void on_finished(struct delivery *delivery)
+{
+    struct worker *worker = delivery->arg;
+    pthread_mutex_lock(&worker->mutex);
+    /* `next` is the active list's: the finished ones are linked by their step's job, which has no more use.
+     */
+    delivery->step.job.next = worker->finished ? &worker->finished->step.job : NULL;
+    worker->finished = delivery;
+    pthread_mutex_unlock(&worker->mutex);
+    amqp_wake(worker->amqp);
+}
+
+static void reopen_later(struct worker *worker, struct channel *channel)
+{
+    channel->consuming = false;
+    channel->incarnation = ++worker->incarnations;
+    channel->reopen_ms = clock_mono_ms() + backoff_ms(channel->failures++, REOPEN_BASE_MS, REOPEN_MAX_MS);
+}
+
+static void settle(struct worker *worker, struct amqp *amqp, struct delivery *delivery)
+{
+    struct channel *channel = &worker->channels[delivery->channel - 1];
+    int64_t took_ms = clock_mono_ms() - delivery->received_ms;
+    bool ours = amqp_is_up(amqp) && channel->incarnation == delivery->incarnation;
+    if (delivery->outcome == DELIVERY_RELEASE && ours) {
+        (void)amqp_channel_close(amqp, delivery->channel);
+        reopen_later(worker, channel);
+        return;
+    }
+    if (delivery->outcome != DELIVERY_ACK)
+        return;
+    if (ours && amqp_ack(amqp, delivery->channel, delivery->tag))
+        channel->failures = 0;
+    log_event(LOG_INFO, "message.done",
+              LOG_FIELDS(LOG_TEXT("soireeId", delivery->message.soiree_id),
+                         LOG_TEXT("requestId", delivery->message_id), LOG_NUMBER("durationMs", took_ms)),
+              "✅ Message traité avec succès\n");
+}
+
+static void settle_finished(struct worker *worker, struct amqp *amqp)
+{
+    pthread_mutex_lock(&worker->mutex);
+    struct delivery *delivery = worker->finished;
+    worker->finished = NULL;
+    pthread_mutex_unlock(&worker->mutex);
+    bool any = delivery != NULL;
+    while (delivery) {
+        struct db_job *job = delivery->step.job.next;
+        struct delivery *next = job ? OWNER(job, struct delivery, step.job) : NULL;
+        struct delivery **at = &worker->active;
+        while (*at != delivery)
+            at = &(*at)->next;
+        *at = delivery->next;
+        settle(worker, amqp, delivery);
+        delivery_free(delivery);
+        if (atomic_fetch_sub(&worker->busy, 1) == 1) {
+            pthread_mutex_lock(&worker->mutex);
+            pthread_cond_signal(&worker->quiet);
+            pthread_mutex_unlock(&worker->mutex);
+        }
+        delivery = next;
+    }
+    if (any || worker->waiting)
+        start_waiting(worker);
+}
+
+/* ---- messages ---- */
+
+static bool printable(const char *text)
+{
+    for (; *text; text++)
+        if (*text <= ' ' || *text > '~')
+            return false;
+    return true;
+}
+
+static struct delivery *new_delivery(struct worker *worker, const struct amqp_message *message)
+{
+    struct delivery *delivery = mem_new(sizeof *delivery);
+    bool ours = strcmp(message->type, "soiree.reservee") == 0 && printable(message->message_id);
+    delivery->finished = on_finished;
+    delivery->arg = worker;
+    delivery->channel = message->channel;
+    delivery->tag = message->delivery_tag;
+    delivery->incarnation = worker->channels[message->channel - 1].incarnation;
+    delivery->received_ms = clock_mono_ms();
+    if (utf8_valid(message->message_id, strlen(message->message_id)))
+        (void)text_copy(delivery->message_id, sizeof delivery->message_id, message->message_id);
+    (void)text_copy(delivery->request_id, sizeof delivery->request_id, ours ? message->message_id : "");
+    traceparent_continue(message->traceparent, delivery->traceparent);
+    return delivery;
+}
+
+static void log_received(const struct delivery *delivery, bool redelivered)
+{
+    const struct message *message = &delivery->message;
+    log_event(
+        LOG_INFO, "message.received",
+        LOG_FIELDS(LOG_TEXT("soireeId", message->soiree_id), LOG_TEXT("requestId", delivery->message_id),
+                   LOG_TEXT("style", message->style), LOG_TEXT("clientId", message->client_id),
+                   LOG_TEXT("traceparent", delivery->traceparent), LOG_NUMBER("redelivered", redelivered)),
+        "\n📩 Message reçu pour soirée %s\n   Style: %s\n   Client: %s\n   Timestamp: %s\n",
+        message->soiree_id, message->style, message->client_id, message->timestamp);
+}
+
+static void on_delivery(struct amqp *amqp, void *arg, const struct amqp_message *message)
+{
+    struct worker *worker = arg;
+    struct err err = {0};
+    if (atomic_load(&worker->stopping) || message->channel > worker->config.workers)
+        return; /* left unacked */
+    struct delivery *delivery = new_delivery(worker, message);
+    if (message_decode(message->body, message->body_len, message->body_size, &delivery->message, &err) !=
+        STATUS_OK) {
+        dead_letters_add(worker->dead, amqp, message, delivery->incarnation, err.text);
+        delivery_free(delivery);
+        return;
+    }
+    log_received(delivery, message->redelivered);
+    if (may_start(worker, delivery))
+        start(worker, delivery);
+    else
+        append_waiting(worker, delivery);
+}
+
+/* A dead letter's copy is safe. */
+static void drop(void *arg, unsigned channel, uint64_t incarnation, uint64_t tag)
+{
+    struct worker *worker = arg;
+    if (worker->channels[channel - 1].incarnation == incarnation)
+        (void)amqp_nack_drop(worker->amqp, channel, tag);
+}
+
+/* ---- the connection and its channels ---- */
+
+static bool open_channel(struct worker *worker, struct amqp *amqp, unsigned number)
+{
+    struct channel *channel = &worker->channels[number - 1];
+    channel->incarnation = ++worker->incarnations;
+    channel->consuming = true;
+    return amqp_channel_open(amqp, number) && amqp_consume(amqp, number, worker->config.queue, 1);
+}
+
+static bool on_up(struct amqp *amqp, void *arg)
+{
+    struct worker *worker = arg;
+    if (!amqp_queue_ensure(amqp, worker->config.queue, worker->config.queue_type) ||
+        !dead_letters_up(worker->dead, amqp))
+        return false;
+    for (unsigned number = 1; number <= worker->config.workers; number++)
+        if (!open_channel(worker, amqp, number))
+            return false;
+    worker->failing = false;
+    worker->queue_doubtful = false;
+    if (!atomic_load(&worker->stopping))
+        atomic_store(&worker->state, STATE_CONSUMING);
+    log_event(
+        LOG_INFO, "worker.consuming",
+        LOG_FIELDS(LOG_TEXT("url", amqp_url_shown(amqp)), LOG_NUMBER("workers", worker->config.workers)),
+        "✅ Worker connecté et en écoute sur la queue: %s\n⏳ En attente de messages...", worker->config.queue);
+    return true;
+}
+
+static void on_down(struct amqp *amqp, void *arg, const char *reason, bool was_up)
+{
+    struct worker *worker = arg;
+    for (unsigned i = 0; i < worker->config.workers; i++) {
+        worker->channels[i].consuming = false;
+        worker->channels[i].failures = 0;
+        worker->channels[i].incarnation = ++worker->incarnations;
+    }
+    dead_letters_down(worker->dead);
+    start_waiting(worker);
+    if (!atomic_load(&worker->stopping))
+        atomic_store(&worker->state, STATE_DISCONNECTED);
+    if (was_up || !worker->failing)
+        log_event(LOG_ERROR, was_up ? "amqp.lost" : "amqp.unreachable",
+                  LOG_FIELDS(LOG_TEXT("url", amqp_url_shown(amqp)), LOG_TEXT("reason", reason)),
+                  "❌ Erreur connexion RabbitMQ: %s\n🔄 Tentative de reconnexion...", reason);
+    worker->failing = true;
+}
+
+static void on_channel_closed(struct amqp *amqp, void *arg, unsigned number, int code, const char *text)
+{
+    struct worker *worker = arg;
+    log_event(LOG_WARN, "amqp.channel_closed",
+              LOG_FIELDS(LOG_NUMBER("channel", number), LOG_NUMBER("code", code)),
+              "⚠️ Canal %u fermé par RabbitMQ (%d %s)", number, code, text);
+    if (number > worker->config.workers) {
+        amqp_drop(amqp, "canal fermé"); /* the dead letters' */
+        return;
+    }
+    worker->queue_doubtful = worker->queue_doubtful || code == 404;
+    reopen_later(worker, &worker->channels[number - 1]);
+}
+
+static void on_cancelled(struct amqp *amqp, void *arg, unsigned number)
+{
+    struct worker *worker = arg;
+    if (number > worker->config.workers)
+        return;
+    if (!worker->queue_doubtful)
+        log_event(LOG_WARN, "worker.cancelled", NULL,
+                  "⚠️ Queue %s supprimée, elle sera déclarée de nouveau", worker->config.queue);
+    worker->queue_doubtful = true;
+    (void)amqp_channel_close(amqp, number);
+    reopen_later(worker, &worker->channels[number - 1]);
+}
+
+static void on_confirm(struct amqp *amqp, void *arg, unsigned channel, uint64_t tag, bool multiple, bool ack)
+{
+    struct worker *worker = arg;
+    (void)amqp;
+    (void)channel;
+    dead_letters_confirm(worker->dead, tag, multiple, ack);
+}
+
+static void on_returned(struct amqp *amqp, void *arg, unsigned channel, const char *message_id, int code,
+                        const char *text)
+{
+    struct worker *worker = arg;
+    (void)amqp;
+    (void)channel;
+    (void)message_id;
+    (void)text;
+    dead_letters_returned(worker->dead, code);
+}
+
+static void on_blocked(struct amqp *amqp, void *arg, bool blocked, const char *reason)
+{
+    struct worker *worker = arg;
+    (void)amqp;
+    if (!atomic_load(&worker->stopping))
+        atomic_store(&worker->state, blocked ? STATE_BLOCKED : STATE_CONSUMING);
+    if (blocked)
+        log_event(LOG_WARN, "amqp.blocked", LOG_FIELDS(LOG_TEXT("reason", reason)),
+                  "⚠️ RabbitMQ n'accepte plus de messages : %s", reason);
+}
+
+static void reopen_channels(struct worker *worker, struct amqp *amqp)
+{
+    int64_t now_ms = clock_mono_ms();
+    for (unsigned number = 1; number <= worker->config.workers && amqp_is_up(amqp); number++) {
+        const struct channel *channel = &worker->channels[number - 1];
+        if (channel->consuming || now_ms < channel->reopen_ms)
+            continue;
+        if (worker->queue_doubtful &&
+            !amqp_queue_ensure(amqp, worker->config.queue, worker->config.queue_type))
+            return;
+        worker->queue_doubtful = false;
+        if (!open_channel(worker, amqp, number))
+            return;
+    }
+}
+
+static void cancel_consumers(struct worker *worker, struct amqp *amqp)
+{
+    for (unsigned number = 1; number <= worker->config.workers; number++)
+        if (worker->channels[number - 1].consuming && !amqp_cancel(amqp, number))
+            return;
+}
+
+static void on_tick(struct amqp *amqp, void *arg)
+{
+    struct worker *worker = arg;
+    settle_finished(worker, amqp);
+    if (!amqp_is_up(amqp))
+        return;
+    if (!atomic_load(&worker->stopping)) {
+        reopen_channels(worker, amqp);
+    } else if (!worker->cancelled) {
+        worker->cancelled = true;
+        cancel_consumers(worker, amqp);
+    }
+    dead_letters_tick(worker->dead, amqp);
+}
+
+/* ---- life ---- */
+
+static void *worker_main(void *arg)
+{
+    struct worker *worker = arg;
+    amqp_run(worker->amqp);
+    return NULL;
+}
+
+static void init_mutex(struct worker *worker)
+{
+    pthread_condattr_t monotonic;
+    pthread_mutex_init(&worker->mutex, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&worker->quiet, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+}
+
+enum status worker_new(struct worker **ret_worker, const struct worker_config *config,
+                       const struct delivery_means *means, struct err *err)
+{
+    static const struct amqp_handlers handlers = {
+        .up = on_up,
+        .down = on_down,
+        .delivery = on_delivery,
+        .confirm = on_confirm,
+        .returned = on_returned,
+        .channel_closed = on_channel_closed,
+        .cancelled = on_cancelled,
+        .blocked = on_blocked,
+        .tick = on_tick,
+    };
+    struct worker *worker = mem_new(sizeof *worker);
+    worker->config = *config;
+    worker->means = means;
+    init_mutex(worker);
+    worker->dead = dead_letters_new(config->queue, config->workers + 1, drop, worker);
+    enum status status = amqp_new(&worker->amqp, &config->amqp, &handlers, worker, err);
+    if (status != STATUS_OK)
+        worker_free(worker);
+    else
+        *ret_worker = worker;
+    return status;
+}
+
+enum status worker_start(struct worker *worker, struct err *err)
+{
+    log_event(LOG_INFO, "worker.started", LOG_FIELDS(LOG_TEXT("url", amqp_url_shown(worker->amqp))),
+              "🚀 Démarrage du worker de génération de playlists...\n📡 Connexion à RabbitMQ: %s",
+              amqp_url_shown(worker->amqp));
+    int failed = pthread_create(&worker->thread, NULL, worker_main, worker);
+    worker->running = failed == 0;
+    return failed ? err_set(err, STATUS_IO, "pthread_create: %s", strerror(failed)) : STATUS_OK;
+}
+
+void worker_stop(struct worker *worker, int grace_ms)
+{
+    if (!worker || !worker->running)
+        return;
+    log_event(LOG_INFO, "worker.stopping", LOG_FIELDS(LOG_NUMBER("busy", worker_busy(worker))),
+              "\n⚠️ Arrêt du worker...");
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += grace_ms / 1000;
+    atomic_store(&worker->stopping, true);
+    atomic_store(&worker->state, STATE_STOPPING);
+    amqp_wake(worker->amqp);
+    pthread_mutex_lock(&worker->mutex);
+    while (atomic_load(&worker->busy) > 0 &&
+           pthread_cond_timedwait(&worker->quiet, &worker->mutex, &until) == 0)
+        continue;
+    pthread_mutex_unlock(&worker->mutex);
+    amqp_stop(worker->amqp);
+    pthread_join(worker->thread, NULL);
+}
+
+void worker_abandon(struct worker *worker)
+{
+    for (struct delivery *delivery = worker ? worker->active : NULL; delivery; delivery = delivery->next)
+        delivery_abandon(delivery);
+}
+
+static void free_all(struct delivery *delivery)
+{
+    while (delivery) {
+        struct delivery *next = delivery->next;
+        delivery_free(delivery);
+        delivery = next;
+    }
+}
+
+void worker_free(struct worker *worker)
+{
+    if (!worker)
+        return;
+    free_all(worker->active); /* those that finished after the last tick are among them */
+    free_all(worker->waiting);
+    amqp_free(worker->amqp);
+    dead_letters_free(worker->dead);
+    pthread_cond_destroy(&worker->quiet);
+    pthread_mutex_destroy(&worker->mutex);
+    free(worker);
+}
+
+const char *worker_state(struct worker *worker)
+{
+    static const char *const names[] = {"disconnected", "consuming", "blocked", "stopping"};
+    return names[atomic_load(&worker->state)];
+}
+
+unsigned worker_busy(struct worker *worker)
+{
+    return atomic_load(&worker->busy);
+}

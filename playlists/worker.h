@@ -1,0 +1,45 @@
+/* The worker: takes messages off the queue, one at a time on each of its channels, runs a delivery for each,
+ * and acks when it is finished.
+ *
+ * One thread owns the AMQP connection, its channels, and the lists here. An ack goes only to the channel, in
+ * the very incarnation, that delivered; results of an earlier connection are kept (they are stored) and their
+ * acks dropped. Two messages that the same playlist would satisfy never run at once: the second waits for the
+ * first. */
+#ifndef PLAYLISTS_WORKER_H
+#define PLAYLISTS_WORKER_H
+
+#include "amqp.h"
+#include "delivery.h"
+#include "status.h"
+
+struct worker;
+
+enum { WORKERS_MAX = 1000 };
+
+struct worker_config {
+    struct amqp_config amqp;
+    const char *queue, *queue_type; /* queue_type "" = the broker's default */
+    unsigned workers;               /* channels, each with prefetch 1; 1..WORKERS_MAX */
+};
+
+/* The worker, at rest; `means` and the config's strings (but amqp.urls) must outlive it. INVALID: bad broker
+ * URLs. */
+enum status worker_new(struct worker **ret_worker, const struct worker_config *config,
+                       const struct delivery_means *means, struct err *err);
+/* Starts the thread: connects, consumes. */
+enum status worker_start(struct worker *worker, struct err *err);
+
+/* Stops consuming, gives what is in progress `grace_ms` to finish, closes the connection, ends the thread.
+ * What is left stays unacked: the broker delivers it again, to somebody. NULL is fine. */
+void worker_stop(struct worker *worker, int grace_ms);
+
+/* After http_client_stop: takes back the starts of what was left. */
+void worker_abandon(struct worker *worker);
+/* After store_close. NULL is fine. */
+void worker_free(struct worker *worker);
+
+/* For /health: "consuming", "blocked", "disconnected", "stopping"; and deliveries in progress. Any thread. */
+const char *worker_state(struct worker *worker);
+unsigned worker_busy(struct worker *worker);
+
+#endif

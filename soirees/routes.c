@@ -1,0 +1,209 @@
+#include "routes.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "mem.h"
+#include "service.h"
+
+enum { ITEM_MAX_BYTES = 32 * 1024, LIST_MAX_BYTES = API_LIMIT_MAX * 16 * 1024 };
+
+static void answer_item(struct http_call *call, int http_status, const struct soiree *soiree)
+{
+    struct buf body;
+    buf_init(&body, ITEM_MAX_BYTES);
+    soiree_put_json(&body, soiree);
+    http_answer_json(call, http_status, &body);
+}
+
+static void answer_error(struct http_call *call, const struct err *err)
+{
+    struct err known = *err;
+    if (err->status == STATUS_NOT_FOUND)
+        (void)err_set(&known, STATUS_NOT_FOUND, "Soirée non trouvée");
+    service_answer_error(call, &known);
+}
+
+/* ---- reads ---- */
+
+static void get_item(struct http_call *call, void *service)
+{
+    struct soirees *soirees = service;
+    struct soiree soiree;
+    struct err err = {0};
+    err.status = store_get(soirees->store, http_call_param(call), &soiree, &err);
+    if (err.status != STATUS_OK)
+        answer_error(call, &err);
+    else if (api_etag(call, soiree.version))
+        answer_item(call, 200, &soiree);
+}
+
+/* A page under construction: one row more than asked for tells whether there is a next page. */
+struct page {
+    struct buf *body;
+    int64_t left, last;
+    bool more;
+};
+
+static void put_row(void *arg, const struct soiree *soiree)
+{
+    struct page *page = arg;
+    page->more = page->left-- == 0;
+    if (page->more)
+        return;
+    if (page->body->len > 1)
+        buf_char(page->body, ',');
+    soiree_put_json(page->body, soiree);
+    page->last = soiree->seq;
+}
+
+static void get_list(struct http_call *call, void *service)
+{
+    static const char *const filters[] = {"clientId", "statut", "dateFrom", "dateTo", NULL};
+    struct soirees *soirees = service;
+    struct problems problems = {0};
+    struct api_page asked;
+    api_page_read(call, &asked, &problems);
+    struct soiree_filter filter = {
+        .client_id = api_filter_text(call, "clientId", 128, &problems),
+        .statut = api_filter_text(call, "statut", 32, &problems),
+        .date_from = api_filter_date(call, "dateFrom", &problems),
+        .date_to = api_filter_date(call, "dateTo", &problems),
+    };
+    if (problems.count) {
+        api_answer_invalid(call, &problems);
+        return;
+    }
+    CLEANUP(buf_done) struct buf body;
+    buf_init(&body, LIST_MAX_BYTES);
+    struct page page = {.body = &body, .left = asked.limit};
+    struct api_page wanted = {.limit = asked.limit + 1, .before = asked.before};
+    struct err err = {0};
+    buf_char(&body, '[');
+    err.status = store_list(soirees->store, &filter, &wanted, put_row, &page, &err);
+    buf_char(&body, ']');
+    if (err.status != STATUS_OK) {
+        answer_error(call, &err);
+        return;
+    }
+    if (page.more)
+        api_page_next(call, &asked, page.last, filters);
+    http_answer_json(call, 200, &body);
+}
+
+/* ---- writes ---- */
+
+/* Writer's thread: the commit is done, or has failed. */
+static void write_done(struct store_write *write)
+{
+    struct http_call *call = write->arg;
+    if (write->err.status != STATUS_OK) {
+        answer_error(call, &write->err);
+    } else if (write->kind == STORE_DELETE) {
+        http_answer_empty(call, 204);
+    } else {
+        http_call_set(call, "ETag", "\"%lld\"", (long long)write->soiree.version);
+        if (write->kind == STORE_CREATE)
+            http_call_set(call, "Location", "/api/soirees/%s", write->soiree.id);
+        answer_item(call, write->kind == STORE_CREATE ? 201 : 200, &write->soiree);
+    }
+    free(write);
+}
+
+static struct store_write *new_write(struct http_call *call, enum store_write_kind kind)
+{
+    struct store_write *write = mem_new(sizeof *write);
+    write->kind = kind;
+    write->arg = call;
+    write->done = write_done;
+    traceparent_continue(http_call_header(call, "traceparent"), write->traceparent);
+    api_if_match(call, &write->condition);
+    if (!text_copy(write->id, sizeof write->id, http_call_param(call)))
+        write->id[0] = '\0'; /* longer than any id: matches none */
+    return write;
+}
+
+static void submit(struct http_call *call, struct soirees *soirees, struct store_write *write)
+{
+    http_call_park(call);
+    store_submit(soirees->store, write);
+}
+
+/* Decodes the body into the write; false when the call was answered. */
+static bool decode(struct http_call *call, enum json_mode mode, struct soiree_change *change)
+{
+    CLEANUP(json_free) cJSON *document = NULL;
+    struct problems problems = {0};
+    if (!api_body(call, &document))
+        return false;
+    if (soiree_decode(document, mode, change, &problems) == STATUS_OK)
+        return true;
+    api_answer_invalid(call, &problems);
+    return false;
+}
+
+static void post_item(struct http_call *call, void *service)
+{
+    CLEANUP(free_pointer) struct store_write *write = new_write(call, STORE_CREATE);
+    if (api_idempotency_key(call, write->key) && decode(call, JSON_CREATE, &write->change))
+        submit(call, service, TAKE(write));
+}
+
+/* The worker's link: a PATCH that says which request it answers, and brings nothing but the playlist. */
+static bool decode_link(struct http_call *call, const char *request_id, struct store_write *write)
+{
+    struct problems problems = {0};
+    write->kind = STORE_LINK;
+    if (!text_copy(write->request_id, sizeof write->request_id, request_id))
+        write->request_id[0] = '\0'; /* none of ours */
+    if (write->change.present == 1U << SOIREE_PLAYLIST_ID && write->change.values.playlist_id[0])
+        return true;
+    problems_add(&problems, "/playlistId",
+                 "doit être le seul champ, et non nul, avec l'en-tête Playlist-Request");
+    api_answer_invalid(call, &problems);
+    return false;
+}
+
+/* PUT keeps what it does not name, as the Node.js version did; so it is a PATCH. */
+static void change_item(struct http_call *call, void *service)
+{
+    CLEANUP(free_pointer) struct store_write *write = new_write(call, STORE_CHANGE);
+    const char *request_id = http_call_header(call, "Playlist-Request");
+    if (decode(call, JSON_CHANGE, &write->change) && (!request_id || decode_link(call, request_id, write)))
+        submit(call, service, TAKE(write));
+}
+
+static void delete_item(struct http_call *call, void *service)
+{
+    submit(call, service, new_write(call, STORE_DELETE));
+}
+
+/* ---- health ---- */
+
+static void get_health(struct http_call *call, void *service)
+{
+    struct soirees *soirees = service;
+    struct err database = {0};
+    bool draining = atomic_load(&soirees->draining);
+    database.status = store_health(soirees->store, &database);
+    const struct component components[] = {
+        {"service", draining ? "draining" : "running", "", draining},
+        {"database", database.status == STATUS_OK ? "ok" : "failing", database.text,
+         database.status != STATUS_OK},
+        {"rabbitmq", relay_state(soirees->relay), "", false},
+        {"consul", consul_state(soirees->consul), "", false},
+    };
+    service_answer_health(call, soirees->name, components, sizeof components / sizeof *components);
+}
+
+const struct http_route soirees_routes[] = {
+    {"GET", "/api/soirees", get_list, false},
+    {"POST", "/api/soirees", post_item, true},
+    {"GET", "/api/soirees/{id}", get_item, false},
+    {"PUT", "/api/soirees/{id}", change_item, true},
+    {"PATCH", "/api/soirees/{id}", change_item, true},
+    {"DELETE", "/api/soirees/{id}", delete_item, false},
+    {"GET", "/health", get_health, false},
+};
+const size_t soirees_route_count = sizeof soirees_routes / sizeof *soirees_routes;

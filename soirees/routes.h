@@ -1,0 +1,26 @@
+/* The REST API of the bookings: /api/soirees, /health. */
+#ifndef SOIREES_ROUTES_H
+#define SOIREES_ROUTES_H
+
+#include <stdatomic.h>
+
+#include "consul.h"
+#include "http_server.h"
+#include "relay.h"
+#include "store.h"
+
+/* What the handlers use. `draining` is set when the daemon is about to end. */
+struct soirees {
+    const char *name;
+    struct store *store;
+    struct relay *relay;
+    struct consul *consul;
+    struct http_client *client;
+    struct http_server *server;
+    atomic_bool draining;
+};
+
+extern const struct http_route soirees_routes[];
+extern const size_t soirees_route_count;
+
+#endif

@@ -1,0 +1,432 @@
+#include "store.h"
+
+#include <string.h>
+
+#include "cleanup.h"
+#include "idempotency.h"
+#include "mem.h"
+
+#define COLUMNS                                                                                              \
+    "seq, version, id, client_id, date, lieu, nombre_invites, budget, style, statut, playlist_id, "          \
+    "request_id,"                                                                                            \
+    " created_ms, updated_ms"
+#define FILTERS "(?2 = '' OR statut = ?2) AND (?3 = '' OR date >= ?3) AND (?4 = '' OR date <= ?4)"
+#define OUTBOX_ROW                                                                                           \
+    "SELECT o.seq, o.message_id, o.traceparent, o.body, s.id FROM outbox o JOIN soirees s ON s.seq = "       \
+    "o.soiree_seq"
+
+enum statement {
+    GET,
+    LIST,
+    LIST_CLIENT,
+    INSERT,
+    UPDATE,
+    DELETE,
+    OUTBOX_INSERT,
+    OUTBOX_DROP,
+    OUTBOX_UNSENT,
+    OUTBOX_GET,
+    OUTBOX_DUE,
+    OUTBOX_KEEP,
+    OUTBOX_DELETE,
+    IDEMPOTENCY,
+    STATEMENT_COUNT = IDEMPOTENCY + IDEMPOTENCY_STATEMENTS
+};
+
+static const char *const statements[STATEMENT_COUNT] = {
+    [GET] = "SELECT " COLUMNS " FROM soirees WHERE id = ?1",
+    [LIST] = "SELECT " COLUMNS " FROM soirees WHERE seq < ?1 AND " FILTERS " ORDER BY seq DESC LIMIT ?5",
+    [LIST_CLIENT] = "SELECT " COLUMNS " FROM soirees WHERE client_id = ?6 AND seq < ?1 AND " FILTERS
+                    " ORDER BY seq DESC LIMIT ?5",
+    [INSERT] =
+        "INSERT INTO soirees (version, id, client_id, date, lieu, nombre_invites, budget, style, statut,"
+        " playlist_id, request_id, created_ms, updated_ms)"
+        " VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0)",
+    [UPDATE] = "UPDATE soirees SET version = ?2, client_id = ?3, date = ?4, lieu = ?5, nombre_invites = ?6,"
+               " budget = ?7, style = ?8, statut = ?9, playlist_id = ?10, request_id = ?11, updated_ms = ?12"
+               " WHERE seq = ?1",
+    [DELETE] = "DELETE FROM soirees WHERE seq = ?1",
+    [OUTBOX_INSERT] =
+        "INSERT INTO outbox (soiree_seq, message_id, body, traceparent) VALUES (?1, ?2, ?3, ?4)",
+    [OUTBOX_DROP] = "DELETE FROM outbox WHERE soiree_seq = ?1",
+    [OUTBOX_UNSENT] = OUTBOX_ROW " WHERE o.again_ms IS NULL AND o.seq > ?1 ORDER BY o.seq LIMIT ?2",
+    [OUTBOX_GET] = OUTBOX_ROW " WHERE o.again_ms IS NULL AND o.seq = ?1",
+    [OUTBOX_DUE] = OUTBOX_ROW " WHERE o.again_ms <= ?1 ORDER BY o.again_ms LIMIT 1",
+    [OUTBOX_KEEP] =
+        "UPDATE outbox SET again_ms = ?2 + (?3 << min(again_count, 16)), again_count = again_count + 1"
+        " WHERE seq = ?1",
+    [OUTBOX_DELETE] = "DELETE FROM outbox WHERE seq = ?1",
+    [IDEMPOTENCY] = IDEMPOTENCY_SQL,
+};
+
+struct store {
+    struct db *db;
+    int64_t again_after_ms;
+    void (*wake)(void *arg);
+    void *wake_arg;
+};
+
+extern const struct db_migration soirees_schema[];
+extern const size_t soirees_schema_count;
+
+enum status store_open(struct store **ret_store, const struct store_config *config, struct err *err)
+{
+    struct store *store = mem_new(sizeof *store);
+    struct db_config db = {
+        .path = config->path,
+        .migrations = soirees_schema,
+        .migration_count = soirees_schema_count,
+        .statements = statements,
+        .statement_count = STATEMENT_COUNT,
+        .readers = config->readers,
+        .fatal = config->fatal,
+    };
+    store->again_after_ms = config->again_after_ms;
+    enum status status = db_open(&store->db, &db, err);
+    if (status == STATUS_OK)
+        *ret_store = store;
+    else
+        free(store);
+    return status;
+}
+
+void store_close(struct store *store)
+{
+    if (!store)
+        return;
+    db_close(store->db);
+    free(store);
+}
+
+enum status store_health(struct store *store, struct err *err)
+{
+    return db_health(store->db, err);
+}
+
+void store_on_outbox(struct store *store, void (*wake)(void *arg), void *arg)
+{
+    store->wake_arg = arg;
+    store->wake = wake;
+}
+
+/* ---- reads ---- */
+
+static void read_soiree(struct db_rows *rows, struct soiree *soiree)
+{
+    int column = 0;
+    soiree->seq = db_int(rows, column++);
+    soiree->version = db_int(rows, column++);
+    (void)text_copy(soiree->id, sizeof soiree->id, db_text(rows, column++));
+    (void)text_copy(soiree->client_id, sizeof soiree->client_id, db_text(rows, column++));
+    (void)text_copy(soiree->date, sizeof soiree->date, db_text(rows, column++));
+    (void)text_copy(soiree->lieu, sizeof soiree->lieu, db_text(rows, column++));
+    soiree->nombre_invites = db_int(rows, column++);
+    soiree->budget = db_double(rows, column++);
+    (void)text_copy(soiree->style, sizeof soiree->style, db_text(rows, column++));
+    (void)text_copy(soiree->statut, sizeof soiree->statut, db_text(rows, column++));
+    (void)text_copy(soiree->playlist_id, sizeof soiree->playlist_id, db_text(rows, column++));
+    (void)text_copy(soiree->request_id, sizeof soiree->request_id, db_text(rows, column++));
+    soiree->created_ms = db_int(rows, column++);
+    soiree->updated_ms = db_int(rows, column++);
+}
+
+static enum status get(struct db_conn *conn, const char *id, struct soiree *ret_soiree, struct err *err)
+{
+    CLEANUP(db_rows_done) struct db_rows rows = {0};
+    enum status status = db_query(conn, GET, &rows, err, "t", id);
+    if (status == STATUS_OK)
+        status = db_next(&rows, err);
+    if (status == STATUS_OK)
+        read_soiree(&rows, ret_soiree);
+    return status;
+}
+
+enum status store_get(struct store *store, const char *id, struct soiree *ret_soiree, struct err *err)
+{
+    struct db_conn *conn = db_reader_get(store->db);
+    enum status status = get(conn, id, ret_soiree, err);
+    db_reader_put(store->db, conn);
+    return status;
+}
+
+static enum status list(struct db_conn *conn, const struct soiree_filter *filter, const struct api_page *page,
+                        void (*row)(void *arg, const struct soiree *soiree), void *arg, struct err *err)
+{
+    CLEANUP(db_rows_done) struct db_rows rows = {0};
+    bool by_client = filter->client_id[0];
+    enum status status = db_query(conn, by_client ? LIST_CLIENT : LIST, &rows, err,
+                                  by_client ? "itttit" : "ittti", page->before, filter->statut,
+                                  filter->date_from, filter->date_to, page->limit, filter->client_id);
+    while (status == STATUS_OK && (status = db_next(&rows, err)) == STATUS_OK) {
+        struct soiree soiree;
+        read_soiree(&rows, &soiree);
+        row(arg, &soiree);
+    }
+    return status == STATUS_NOT_FOUND ? STATUS_OK : status;
+}
+
+enum status store_list(struct store *store, const struct soiree_filter *filter, const struct api_page *page,
+                       void (*row)(void *arg, const struct soiree *soiree), void *arg, struct err *err)
+{
+    struct db_conn *conn = db_reader_get(store->db);
+    enum status status = list(conn, filter, page, row, arg, err);
+    db_reader_put(store->db, conn);
+    return status;
+}
+
+/* ---- writes ---- */
+
+static const char *or_null(const char *text)
+{
+    return text[0] ? text : NULL;
+}
+
+/* Makes a new request current: the message that asks for it goes into the outbox. */
+static enum status put_request(struct db_conn *conn, struct store_write *write, int64_t now_ms,
+                               struct err *err)
+{
+    CLEANUP(buf_done) struct buf body;
+    buf_init(&body, 16 * 1024);
+    soiree_put_message(&body, &write->soiree, now_ms);
+    write->requested = true;
+    return db_run(conn, OUTBOX_INSERT, err, "ittt", write->soiree.seq, write->soiree.request_id,
+                  buf_get(&body), write->traceparent);
+}
+
+/* Finds what an earlier request with the same key made: NOT_FOUND when there was none. */
+static enum status find_earlier(struct db_conn *conn, struct store_write *write, const char *document,
+                                int64_t now_ms, struct err *err)
+{
+    char id[sizeof write->soiree.id];
+    enum status status =
+        idempotency_find(conn, IDEMPOTENCY, write->key, document, now_ms, id, sizeof id, err);
+    if (status != STATUS_OK)
+        return status;
+    status = get(conn, id, &write->soiree, err);
+    return status == STATUS_NOT_FOUND ? err_set(err, STATUS_GONE, "Cette soirée a été supprimée depuis")
+                                      : status;
+}
+
+static enum status insert(struct db_conn *conn, struct store_write *write, struct err *err)
+{
+    struct soiree *s = &write->soiree;
+    enum status status = db_run(conn, INSERT, err, "ttttidtttti", s->id, s->client_id, s->date, s->lieu,
+                                s->nombre_invites, s->budget, s->style, s->statut, or_null(s->playlist_id),
+                                or_null(s->request_id), s->created_ms);
+    s->seq = db_last_rowid(conn);
+    return status;
+}
+
+static enum status create(struct db_conn *conn, struct store_write *write, struct err *err)
+{
+    struct soiree *soiree = &write->soiree;
+    int64_t now_ms = clock_wall_ms();
+    CLEANUP(buf_done) struct buf document;
+    buf_init(&document, 16 * 1024);
+    *soiree = write->change.values;
+    if (write->key[0]) {
+        soiree_put_document(&document, soiree);
+        enum status earlier = find_earlier(conn, write, buf_get(&document), now_ms, err);
+        if (earlier != STATUS_NOT_FOUND)
+            return earlier;
+    }
+    uuid_v7(soiree->id);
+    soiree->version = 1;
+    soiree->created_ms = now_ms;
+    if (!soiree->playlist_id[0])
+        uuid_v7(soiree->request_id);
+    enum status status = insert(conn, write, err);
+    if (status == STATUS_OK && soiree->request_id[0])
+        status = put_request(conn, write, now_ms, err);
+    if (status == STATUS_OK && write->key[0])
+        status = idempotency_keep(conn, IDEMPOTENCY, write->key, buf_get(&document), soiree->id, now_ms, err);
+    return status;
+}
+
+/* The booking that a write is about, its condition checked. */
+static enum status load(struct db_conn *conn, struct store_write *write, struct err *err)
+{
+    enum status status = get(conn, write->id, &write->soiree, err);
+    if (status == STATUS_NOT_FOUND)
+        return err_set(err, status, "Soirée non trouvée");
+    if (status == STATUS_OK && !api_condition_holds(&write->condition, write->soiree.version))
+        return err_set(err, STATUS_STALE, "La soirée a changé depuis : sa version est \"%lld\"",
+                       (long long)write->soiree.version);
+    return status;
+}
+
+static enum status update(struct db_conn *conn, struct store_write *write, enum soiree_request request,
+                          struct err *err)
+{
+    struct soiree *s = &write->soiree;
+    int64_t now_ms = clock_wall_ms();
+    s->version++;
+    s->updated_ms = now_ms;
+    enum status status = STATUS_OK;
+    if (request != SOIREE_REQUEST_KEPT) {
+        s->request_id[0] = '\0';
+        status = db_run(conn, OUTBOX_DROP, err, "i", s->seq);
+    }
+    if (request == SOIREE_REQUEST_NEW)
+        uuid_v7(s->request_id);
+    if (status == STATUS_OK)
+        status = db_run(conn, UPDATE, err, "iitttidtttti", s->seq, s->version, s->client_id, s->date, s->lieu,
+                        s->nombre_invites, s->budget, s->style, s->statut, or_null(s->playlist_id),
+                        or_null(s->request_id), now_ms);
+    if (status == STATUS_OK && request == SOIREE_REQUEST_NEW)
+        status = put_request(conn, write, now_ms, err);
+    return status;
+}
+
+static enum status change(struct db_conn *conn, struct store_write *write, struct err *err)
+{
+    enum status status = load(conn, write, err);
+    if (status != STATUS_OK)
+        return status;
+    bool changed = false;
+    enum soiree_request request = soiree_apply(&write->soiree, &write->change, &changed);
+    return changed ? update(conn, write, request, err) : STATUS_OK;
+}
+
+static enum status link_playlist(struct db_conn *conn, struct store_write *write, struct err *err)
+{
+    enum status status = load(conn, write, err);
+    if (status != STATUS_OK)
+        return status;
+    const char *playlist_id = write->change.values.playlist_id;
+    switch (soiree_link(&write->soiree, write->request_id, playlist_id)) {
+    case SOIREE_LINK_SAME:
+        return STATUS_OK;
+    case SOIREE_LINK_REFUSED:
+        return err_set(err, STATUS_CONFLICT,
+                       "Cette demande de playlist n'est plus la demande courante de la soirée");
+    case SOIREE_LINK_SET:
+        break;
+    }
+    (void)text_copy(write->soiree.playlist_id, sizeof write->soiree.playlist_id, playlist_id);
+    return update(conn, write, SOIREE_REQUEST_CANCELLED, err);
+}
+
+static enum status delete_soiree(struct db_conn *conn, struct store_write *write, struct err *err)
+{
+    enum status status = load(conn, write, err);
+    return status == STATUS_OK ? db_run(conn, DELETE, err, "i", write->soiree.seq) : status;
+}
+
+static enum status run_write(struct db_job *job, struct db_conn *conn, struct err *err)
+{
+    struct store_write *write = OWNER(job, struct store_write, job);
+    write->requested = false;
+    switch (write->kind) {
+    case STORE_CREATE:
+        return create(conn, write, err);
+    case STORE_CHANGE:
+        return change(conn, write, err);
+    case STORE_LINK:
+        return link_playlist(conn, write, err);
+    case STORE_DELETE:
+        return delete_soiree(conn, write, err);
+    }
+    return err_set(err, STATUS_INTERNAL, "unknown write");
+}
+
+static void write_done(struct db_job *job)
+{
+    struct store_write *write = OWNER(job, struct store_write, job);
+    struct store *store = write->store;
+    write->err = job->err;
+    bool wake = write->requested && job->err.status == STATUS_OK && store->wake;
+    write->done(write);
+    if (wake)
+        store->wake(store->wake_arg);
+}
+
+void store_submit(struct store *store, struct store_write *write)
+{
+    write->store = store;
+    write->job = (struct db_job){
+        .run = run_write,
+        .done = write_done,
+        .durable = true,
+        .grows = write->kind == STORE_CREATE || write->kind == STORE_CHANGE,
+    };
+    db_submit(store->db, &write->job);
+}
+
+/* ---- the outbox ---- */
+
+static void read_row(struct db_rows *rows, struct outbox_row *row)
+{
+    row->seq = db_int(rows, 0);
+    (void)text_copy(row->message_id, sizeof row->message_id, db_text(rows, 1));
+    (void)text_copy(row->traceparent, sizeof row->traceparent, db_text(rows, 2));
+    row->body = mem_text(db_text(rows, 3));
+    (void)text_copy(row->soiree_id, sizeof row->soiree_id, db_text(rows, 4));
+}
+
+static enum status read_rows(struct store *store, enum statement statement, int64_t argument, size_t max,
+                             struct outbox_row *rows, size_t *ret_count, struct err *err)
+{
+    struct db_conn *conn = db_reader_get(store->db);
+    struct db_rows found = {0};
+    size_t count = 0;
+    enum status status = db_query(conn, statement, &found, err, statement == OUTBOX_UNSENT ? "ii" : "i",
+                                  argument, (int64_t)max);
+    while (status == STATUS_OK && count < max && (status = db_next(&found, err)) == STATUS_OK)
+        read_row(&found, &rows[count++]);
+    db_rows_done(&found);
+    db_reader_put(store->db, conn);
+    *ret_count = count;
+    return status == STATUS_NOT_FOUND ? STATUS_OK : status;
+}
+
+enum status store_outbox_unsent(struct store *store, int64_t after, size_t max, struct outbox_row *rows,
+                                size_t *ret_count, struct err *err)
+{
+    return read_rows(store, OUTBOX_UNSENT, after, max, rows, ret_count, err);
+}
+
+static enum status read_one(struct store *store, enum statement statement, int64_t argument,
+                            struct outbox_row *ret_row, struct err *err)
+{
+    size_t count = 0;
+    enum status status = read_rows(store, statement, argument, 1, ret_row, &count, err);
+    return status == STATUS_OK && count == 0 ? STATUS_NOT_FOUND : status;
+}
+
+enum status store_outbox_get(struct store *store, int64_t seq, struct outbox_row *ret_row, struct err *err)
+{
+    return read_one(store, OUTBOX_GET, seq, ret_row, err);
+}
+
+enum status store_outbox_due(struct store *store, int64_t now_ms, struct outbox_row *ret_row, struct err *err)
+{
+    return read_one(store, OUTBOX_DUE, now_ms, ret_row, err);
+}
+
+static enum status run_confirm(struct db_job *job, struct db_conn *conn, struct err *err)
+{
+    struct store_confirm *confirm = OWNER(job, struct store_confirm, job);
+    int64_t again_after_ms = confirm->store->again_after_ms, now_ms = clock_wall_ms();
+    enum status status = STATUS_OK;
+    for (size_t i = 0; status == STATUS_OK && i < confirm->count; i++) {
+        if (again_after_ms)
+            status = db_run(conn, OUTBOX_KEEP, err, "iii", confirm->seqs[i], now_ms, again_after_ms);
+        else
+            status = db_run(conn, OUTBOX_DELETE, err, "i", confirm->seqs[i]);
+    }
+    return status;
+}
+
+static void confirm_done(struct db_job *job)
+{
+    struct store_confirm *confirm = OWNER(job, struct store_confirm, job);
+    confirm->done(confirm);
+}
+
+void store_confirm(struct store *store, struct store_confirm *confirm)
+{
+    confirm->store = store;
+    confirm->job = (struct db_job){.run = run_confirm, .done = confirm_done};
+    db_submit(store->db, &confirm->job);
+}

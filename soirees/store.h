@@ -1,0 +1,103 @@
+/* The bookings' storage: reads at once, writes as jobs of the database's writer. A booking and its outgoing
+ * message are written in one transaction. store.c is the SQLite one; nothing outside it knows which it is. */
+#ifndef SOIREES_STORE_H
+#define SOIREES_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "api.h"
+#include "db.h"
+#include "ids.h"
+#include "soiree.h"
+#include "status.h"
+
+struct store;
+
+struct store_config {
+    const char *path;
+    unsigned readers;
+    int64_t again_after_ms; /* an open request is sent again this long after its confirm; 0 = never */
+    void (*fatal)(const char *reason); /* see db_config */
+};
+
+enum status store_open(struct store **ret_store, const struct store_config *config, struct err *err);
+void store_close(struct store *store);
+enum status store_health(struct store *store, struct err *err);
+
+/* Who is to be woken when a commit has put a message into the outbox; before the first write. Called in the
+ * writer's thread, after the commit. */
+void store_on_outbox(struct store *store, void (*wake)(void *arg), void *arg);
+
+/* ---- reads; any thread ---- */
+
+/* NOT_FOUND for an unknown id. */
+enum status store_get(struct store *store, const char *id, struct soiree *ret_soiree, struct err *err);
+
+struct soiree_filter {
+    const char *client_id, *statut, *date_from, *date_to; /* "" = any */
+};
+/* Newest first: at most page->limit rows older than page->before, each handed to row(). */
+enum status store_list(struct store *store, const struct soiree_filter *filter, const struct api_page *page,
+                       void (*row)(void *arg, const struct soiree *soiree), void *arg, struct err *err);
+
+/* ---- writes ---- */
+
+enum store_write_kind { STORE_CREATE, STORE_CHANGE, STORE_LINK, STORE_DELETE };
+struct store_write {
+    enum store_write_kind kind;
+    char id[TEXT_SIZE(64)];             /* all but STORE_CREATE, which makes one */
+    struct soiree_change change;        /* STORE_CREATE, STORE_CHANGE; STORE_LINK: playlistId */
+    struct api_condition condition;     /* If-Match */
+    char key[API_KEY_SIZE];             /* STORE_CREATE: Idempotency-Key, "" = none */
+    char request_id[UUID_SIZE];         /* STORE_LINK: the answered request */
+    char traceparent[TRACEPARENT_SIZE]; /* goes out with the message */
+
+    /* Writer's thread, after the commit or the failure; the write is the owner's again.
+     * err.status: OK; NOT_FOUND; STALE (condition); CONFLICT (link refused); INVALID (key used for another
+     * document); GONE (what the key made was deleted); BUSY, FULL, IO, UNSYNCED. */
+    void (*done)(struct store_write *write);
+    void *arg;
+
+    struct err err;
+    struct soiree soiree; /* OK: as it is now (STORE_DELETE: as it was) */
+
+    struct db_job job; /* the store's, from here */
+    struct store *store;
+    bool requested;
+};
+void store_submit(struct store *store, struct store_write *write);
+
+/* ---- the outbox, for the relay ---- */
+
+struct outbox_row {
+    int64_t seq;
+    char message_id[UUID_SIZE];
+    char traceparent[TRACEPARENT_SIZE];
+    char soiree_id[TEXT_SIZE(64)];
+    char *body; /* free() */
+};
+/* Unsent rows behind `after`, oldest first, at most `max`. */
+enum status store_outbox_unsent(struct store *store, int64_t after, size_t max, struct outbox_row *rows,
+                                size_t *ret_count, struct err *err);
+/* One row that is still unsent; NOT_FOUND when it was dropped meanwhile. */
+enum status store_outbox_get(struct store *store, int64_t seq, struct outbox_row *ret_row, struct err *err);
+/* The confirmed request that has been open the longest past its time; NOT_FOUND when there is none. */
+enum status store_outbox_due(struct store *store, int64_t now_ms, struct outbox_row *ret_row,
+                             struct err *err);
+
+/* The broker has these messages: not sent again before their time. Not durable by itself: a message confirmed
+ * and forgotten is sent twice with the same message_id, and the worker knows it. */
+enum { STORE_CONFIRM_MAX = 256 };
+struct store_confirm {
+    size_t count;
+    int64_t seqs[STORE_CONFIRM_MAX];
+    void (*done)(struct store_confirm *confirm); /* writer's thread */
+    void *arg;
+    struct db_job job; /* the store's, from here */
+    struct store *store;
+};
+void store_confirm(struct store *store, struct store_confirm *confirm);
+
+#endif
