@@ -13,6 +13,7 @@
 
 #include "cleanup.h"
 #include "db_internal.h"
+#include "failpoint.h"
 #include "mem.h"
 
 enum { BUSY_TIMEOUT_MS = 5000 };
@@ -60,8 +61,10 @@ enum status db_transaction(sqlite3 *handle, enum status (*body)(void *arg, struc
     if (status != STATUS_OK)
         return status;
     status = body(arg, err);
+    FAILPOINT("db.commit.before");
     if (status == STATUS_OK)
         status = db_exec(handle, "COMMIT", err);
+    FAILPOINT("db.commit.after");
     if (status != STATUS_OK && !sqlite3_get_autocommit(handle))
         (void)db_exec(handle, "ROLLBACK", NULL);
     return status;
@@ -149,8 +152,8 @@ static enum status migrate(void *arg, struct err *err)
 
 static enum status open_writer(struct db *db, struct err *err)
 {
-    enum status status =
-        open_conn(db, &db->writer, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_EXRESCODE, err);
+    enum status status = open_conn(db, &db->writer,
+                                   SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_EXRESCODE, err);
     if (status == STATUS_OK)
         status = db_exec(db->writer.handle,
                          "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"

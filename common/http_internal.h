@@ -5,10 +5,10 @@
  *   http_request.c  one request: its target, headers, body, route, and what is refused before the handler
  *   http_reply.c    one answer
  *
- * Connections are accepted here and handed to libmicrohttpd (MHD_add_connection), which has no listening socket: its
- * own way to stop listening, MHD_quiesce_daemon, races with its pool threads over the epoll set and then aborts the
- * process (0.9.75, daemon.c:5531; seen about once in a thousand drains under load). It also divides its connection
- * limit among the threads, so that one can be full while the others idle.
+ * Connections are accepted here and handed to libmicrohttpd (MHD_add_connection), which has no listening
+ * socket: its own way to stop listening, MHD_quiesce_daemon, races with its pool threads over the epoll set
+ * and then aborts the process (0.9.75, daemon.c:5531; seen about once in a thousand drains under load). It
+ * also divides its connection limit among the threads, so that one can be full while the others idle.
  */
 #ifndef COMMON_HTTP_INTERNAL_H
 #define COMMON_HTTP_INTERNAL_H
@@ -22,9 +22,9 @@ struct MHD_Connection;
 struct MHD_Daemon;
 
 enum {
-    HTTP_SET_MAX = 12,       /* response headers of one answer: a handler's 8 and ours */
-    HTTP_QUERY_MAX = 16,     /* query parameters of one request */
-    HTTP_LINGER_MAX = 64,    /* connections that are read empty after an early answer */
+    HTTP_SET_MAX = 12,    /* response headers of one answer: a handler's 8 and ours */
+    HTTP_QUERY_MAX = 16,  /* query parameters of one request */
+    HTTP_LINGER_MAX = 64, /* connections that are read empty after an early answer */
     HTTP_REQUEST_ID_MAX = 128,
 };
 
@@ -96,7 +96,7 @@ struct http_server {
     atomic_uint waiters;    /* threads that want to know when the above become 0 */
     pthread_mutex_t mutex;
     pthread_cond_t quiet;
-    unsigned parked; /* calls, until MHD_resume_connection has returned, which the server must outlive; under mutex */
+    unsigned parked; /* under mutex; until MHD_resume_connection has returned, which we must outlive */
 };
 
 struct http_query {
@@ -109,8 +109,9 @@ struct http_set {
     bool owned; /* value is not in set_text */
 };
 
-/* One request. Made when its request line is there, freed when its answer is sent or its connection broken; all of it
- * in the connection's pool thread, but for the time between park and answer, when it is the handler's. */
+/* One request. Made when its request line is there, freed when its answer is sent or its connection broken;
+ * all of it in the connection's pool thread, but for the time between park and answer, when it is the
+ * handler's. */
 struct http_call {
     struct http_server *server;
     struct MHD_Connection *connection;
@@ -127,7 +128,7 @@ struct http_call {
     const char *method_text; /* libmicrohttpd's */
     enum http_method method; /* HEAD is HTTP_GET */
     const struct http_route *route;
-    char *target, *target_heap; /* target_small, or the heap's when that is too small */
+    char *target, *target_heap;   /* target_small, or the heap's when that is too small */
     unsigned allowed;             /* bit of each enum http_method that the path serves */
     char *path, *query_text;      /* in target: as they came, NUL behind each */
     size_t target_len, head_size; /* as they came */
@@ -136,11 +137,11 @@ struct http_call {
     struct http_query query[HTTP_QUERY_MAX];
     size_t query_count;
     const char *known[HTTP_KNOWN_COUNT]; /* libmicrohttpd's, NULL when absent */
-    unsigned repeated;            /* bit of each enum http_known that came more than once */
-    const char *head_end;         /* while the head is checked: the end of its last part; else NULL */
-    bool bad_head, close;         /* close: the connection ends with this answer */
-    struct err refusal;           /* STATUS_OK: for the handler */
-    char *body;                   /* body_small or heap */
+    unsigned repeated;                   /* bit of each enum http_known that came more than once */
+    const char *head_end;                /* while the head is checked: the end of its last part; else NULL */
+    bool bad_head, close;                /* close: the connection ends with this answer */
+    struct err refusal;                  /* STATUS_OK: for the handler */
+    char *body;                          /* body_small or heap */
     size_t body_len, body_capacity, body_seen; /* seen: also what was not kept */
 
     /* The answer. */
@@ -181,14 +182,16 @@ struct http_connection *http_connection_new(struct http_server *server, int fd);
 void http_connection_free(struct http_server *server, struct http_connection *peer);
 
 /* What a connection is waiting for, as the time it gets. */
-void http_connection_expect_request(const struct http_server *server, struct http_connection *peer, int64_t now_ms);
-void http_connection_expect_rest(const struct http_server *server, struct http_connection *peer, int64_t now_ms);
+void http_connection_expect_request(const struct http_server *server, struct http_connection *peer,
+                                    int64_t now_ms);
+void http_connection_expect_rest(const struct http_server *server, struct http_connection *peer,
+                                 int64_t now_ms);
 void http_connection_expect_answer(struct http_connection *peer);
 void http_connection_expect_sent(struct http_connection *peer, int64_t now_ms);
 
 /* ---- http_server.c ---- */
 
-/* Counts a call that is parked, and one whose connection was resumed: the last that the answering thread does. */
+/* Count a call as parked, and no longer: the last that the answering thread does, after the resume. */
 void http_server_park(struct http_server *server);
 void http_server_unpark(struct http_server *server);
 
@@ -206,13 +209,13 @@ struct http_call *http_call_new(struct http_server *server, struct MHD_Connectio
                                 struct http_connection *peer, const char *target);
 void http_call_free(struct http_call *call);
 
-/* The head is complete: finds the route or the reason to refuse. True when the answer must not wait for the body. */
+/* The head is complete: finds the route, or why not. True when the answer must not wait for the body. */
 bool http_call_begin(struct http_call *call, const char *method, const char *version);
 
 /* A piece of the body. False: far too much came, break the connection. */
 bool http_call_take(struct http_call *call, const char *bytes, size_t len);
 
-/* The request is complete, or refused early: answers it, or has the handler do so unless the server has `stopped`. */
+/* The request is complete, or refused early: answers it, or has the handler do so (`stopped`: no more). */
 void http_call_run(struct http_call *call, bool stopped);
 
 /* ---- http_reply.c ---- */

@@ -19,13 +19,14 @@
 #include "mem.h"
 
 enum {
-    BACKLOG = 4096,         /* the kernel cuts it to net.core.somaxconn */
-    ACCEPTS_A_TURN = 64,    /* so that a flood does not starve the deadlines */
-    SWEEP_MS = 500,         /* how late a deadline may be */
-    STARVED_MS = 100,       /* pause after running out of descriptors or memory */
-    ANSWER_MS = 120 * 1000, /* for the client to take an answer; bytes must come within the idle timeout anyway */
-    LINGER_MS = 5 * 1000,
-    LINGER_READS = 16,
+    BACKLOG = 4096,      /* the kernel cuts it to net.core.somaxconn */
+    ACCEPTS_A_TURN = 64, /* so that a flood does not starve the deadlines */
+    SWEEP_MS = 500,      /* how late a deadline may be */
+    STARVED_MS = 100,    /* pause after running out of descriptors or memory */
+    COMPLAINT_MS = 1000, /* of having them again, before the next log line about it */
+    ANSWER_MS = 120000,  /* for taking an answer; some bytes must go within the idle timeout anyway */
+    LINGER_MS = 5000,    /* for the client to notice an early answer */
+    LINGER_READS = 4,    /* of one connection a turn */
 };
 
 /* ---- opening ---- */
@@ -33,26 +34,29 @@ enum {
 /* A listening socket on the address, or -1 with the reason in errno. */
 static int listen_on(int family, const void *address, socklen_t size)
 {
-    CLEANUP(close_fd) int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    int on = 1, off = 0;
-    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0)
+    int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1, off = 0;
+    if (fd < 0)
         return -1;
     if (family == AF_INET6)
         (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
-    if (bind(fd, address, size) != 0 || listen(fd, BACKLOG) != 0)
-        return -1;
-    int listening = fd;
-    fd = -1;
-    return listening;
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 && bind(fd, address, size) == 0 &&
+        listen(fd, BACKLOG) == 0)
+        return fd;
+    int reason = errno;
+    close(fd);
+    errno = reason;
+    return -1;
 }
 
 static int listen_everywhere(unsigned port)
 {
-    struct sockaddr_in6 both = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port), .sin6_addr = IN6ADDR_ANY_INIT};
+    struct sockaddr_in6 both = {
+        .sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port), .sin6_addr = IN6ADDR_ANY_INIT};
     int fd = listen_on(AF_INET6, &both, sizeof both);
     if (fd >= 0 || (errno != EAFNOSUPPORT && errno != EADDRNOTAVAIL))
         return fd;
-    struct sockaddr_in only = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_ANY)}};
+    struct sockaddr_in only = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_ANY)}};
     return listen_on(AF_INET, &only, sizeof only);
 }
 
@@ -70,8 +74,9 @@ enum status http_listener_open(struct http_server *server, struct err *err)
         return STATUS_OK;
     }
     char service[16];
-    snprintf(service, sizeof service, "%u", port);
-    struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM}, *found = NULL;
+    (void)snprintf(service, sizeof service, "%u", port);
+    struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM},
+                    *found = NULL;
     int failed = getaddrinfo(address, service, &hints, &found);
     if (failed)
         return err_set(err, STATUS_NETWORK, "cannot listen on %s: %s", address, gai_strerror(failed));
@@ -80,7 +85,8 @@ enum status http_listener_open(struct http_server *server, struct err *err)
     int reason = errno;
     freeaddrinfo(found);
     if (server->listener.listen_fd < 0)
-        return err_set(err, STATUS_NETWORK, "cannot listen on %s, port %u: %s", address, port, strerror(reason));
+        return err_set(err, STATUS_NETWORK, "cannot listen on %s, port %u: %s", address, port,
+                       strerror(reason));
     return STATUS_OK;
 }
 
@@ -108,12 +114,13 @@ struct http_connection *http_connection_new(struct http_server *server, int fd)
     return peer;
 }
 
-/* Closing a socket with unread input makes the kernel send a reset, which can destroy the answer before the client
- * reads it (RFC 9112 section 9.6). So a duplicate is kept and read until the client closes too. */
+/* Closing a socket with unread input makes the kernel send a reset, which can destroy the answer before the
+ * client reads it (RFC 9112 section 9.6). So a duplicate is kept and read until the client closes too. */
 static void linger(struct http_listener *listener, const struct http_connection *peer)
 {
     int unread = 0;
-    if (atomic_load(&listener->stopping) || (!peer->linger && (ioctl(peer->fd, FIONREAD, &unread) != 0 || unread == 0)))
+    if (atomic_load(&listener->stopping) ||
+        (!peer->linger && (ioctl(peer->fd, FIONREAD, &unread) != 0 || unread == 0)))
         return;
     if (listener->lingering_count == HTTP_LINGER_MAX)
         return;
@@ -148,13 +155,15 @@ static void set_deadline(struct http_connection *peer, int64_t deadline_ms, bool
 }
 
 /* An idle connection is closed by libmicrohttpd's own timeout. Past both, it trickles a request line. */
-void http_connection_expect_request(const struct http_server *server, struct http_connection *peer, int64_t now_ms)
+void http_connection_expect_request(const struct http_server *server, struct http_connection *peer,
+                                    int64_t now_ms)
 {
     int64_t wait_s = (int64_t)server->config.idle_timeout_s + server->config.request_timeout_s;
     set_deadline(peer, now_ms + wait_s * 1000, false);
 }
 
-void http_connection_expect_rest(const struct http_server *server, struct http_connection *peer, int64_t now_ms)
+void http_connection_expect_rest(const struct http_server *server, struct http_connection *peer,
+                                 int64_t now_ms)
 {
     set_deadline(peer, now_ms + (int64_t)server->config.request_timeout_s * 1000, true);
 }
@@ -171,18 +180,18 @@ void http_connection_expect_sent(struct http_connection *peer, int64_t now_ms)
 
 /* ---- the listener's thread ---- */
 
-/* Returns false when the process has run out of something. */
+/* Returns false when the process has run out of something: errno says of what. */
 static bool accept_some(struct http_server *server)
 {
     struct http_listener *listener = &server->listener;
-    for (int i = 0; i < ACCEPTS_A_TURN && atomic_load(&listener->open) < server->config.max_connections; i++) {
+    unsigned most = server->config.max_connections;
+    for (int i = 0; i < ACCEPTS_A_TURN && atomic_load(&listener->open) < most; i++) {
         struct sockaddr_storage address;
         socklen_t size = sizeof address;
-        int fd = accept4(listener->listen_fd, (struct sockaddr *)&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
-            log_event(LOG_WARN, "http.accept", NULL, "cannot accept a connection: %s", strerror(errno));
+        int fd = accept4(listener->listen_fd, (struct sockaddr *)&address, &size,
+                         SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM))
             return false;
-        }
         if (fd < 0 && (errno == EAGAIN || errno == EINVAL)) /* EINVAL: shut down, see http_listener_refuse */
             return true;
         if (fd < 0)
@@ -194,9 +203,9 @@ static bool accept_some(struct http_server *server)
     return true;
 }
 
-/* libmicrohttpd 0.9.75 misses a client's leaving when it comes together with the beginning of a request, and would keep
- * the connection, and http_server_idle waiting, until the idle timeout. Seen twice in a row, since between reading the
- * last bytes and saying so the pool thread looks the same. */
+/* libmicrohttpd 0.9.75 misses a client's leaving when it comes together with the beginning of a request, and
+ * would keep the connection, and http_server_idle waiting, until the idle timeout. Seen twice in a row, since
+ * between reading the last bytes and saying so the pool thread looks the same. */
 static bool has_left(struct http_connection *peer)
 {
     char byte;
@@ -213,7 +222,8 @@ static void cut_off(struct http_listener *listener, int64_t now_ms)
         bool late = atomic_load_explicit(&peer->deadline_ms, memory_order_relaxed) <= now_ms;
         if (!has_left(peer) && !late)
             continue;
-        log_event(LOG_DEBUG, "http.cut_off", NULL, "connection cut off: %s", late ? "too slow" : "the client has left");
+        log_event(LOG_DEBUG, "http.cut_off", NULL, "connection cut off: %s",
+                  late ? "too slow" : "the client has left");
         shutdown(peer->fd, SHUT_RDWR); /* its pool thread sees it and closes */
         set_deadline(peer, INT64_MAX, false);
     }
@@ -272,15 +282,18 @@ static void *listener_run(void *arg)
 {
     struct http_server *server = arg;
     struct http_listener *listener = &server->listener;
-    int64_t now_ms = clock_mono_ms(), swept_ms = now_ms, starved_until_ms = now_ms;
+    int64_t now_ms = clock_mono_ms(), swept_ms = now_ms, starved_until_ms = 0;
     while (!atomic_load(&listener->stopping)) {
         bool starved = now_ms < starved_until_ms;
         bool full = atomic_load(&listener->open) >= server->config.max_connections;
         bool accepts = !starved && !full && !atomic_load(&server->draining);
         bool arrived = wait_for_work(server, accepts, starved);
         now_ms = clock_mono_ms();
-        if (arrived && !accept_some(server))
+        if (arrived && !accept_some(server)) {
+            if (now_ms - starved_until_ms > COMPLAINT_MS)
+                log_event(LOG_WARN, "http.accept", NULL, "cannot accept connections: %s", strerror(errno));
             starved_until_ms = now_ms + STARVED_MS;
+        }
         linger_on(listener, now_ms);
         if (now_ms - swept_ms >= SWEEP_MS) {
             cut_off(listener, now_ms);
@@ -295,6 +308,7 @@ enum status http_listener_start(struct http_server *server, struct err *err)
     int failed = pthread_create(&server->listener.thread, NULL, listener_run, server);
     if (failed)
         return err_set(err, STATUS_INTERNAL, "cannot start the HTTP listener: %s", strerror(failed));
+    (void)pthread_setname_np(server->listener.thread, "http-listener");
     server->listener.started = true;
     return STATUS_OK;
 }

@@ -30,7 +30,8 @@ void http_call_park(struct http_call *call)
 static void finish(struct http_call *call, int http_status, const char *content_type)
 {
     if (call->answered) {
-        log_event(LOG_ERROR, "http.answered_twice", NULL, "%s %s: answered twice", call->method_text, call->path);
+        log_event(LOG_ERROR, "http.answered_twice", NULL, "%s %s: answered twice", call->method_text,
+                  call->path);
         abort();
     }
     call->status = http_status;
@@ -170,7 +171,8 @@ void http_reply_options(struct http_call *call)
 static void add_header(struct MHD_Response *response, const char *name, const char *value)
 {
     if (value[0] && MHD_add_response_header(response, name, value) != MHD_YES)
-        log_event(LOG_WARN, "http.header_refused", NULL, "response header %s left out: not allowed in HTTP", name);
+        log_event(LOG_WARN, "http.header_refused", NULL, "response header %s left out: not allowed in HTTP",
+                  name);
 }
 
 static void add_own_headers(const struct http_call *call, struct MHD_Response *response)
@@ -183,7 +185,8 @@ static void add_own_headers(const struct http_call *call, struct MHD_Response *r
         add_header(response, "Cache-Control", changes || call->is_problem ? "no-store" : "no-cache");
     if (origin) {
         add_header(response, "Access-Control-Allow-Origin", origin);
-        add_header(response, "Access-Control-Expose-Headers", "ETag, Link, Location, Retry-After, X-Request-Id");
+        add_header(response, "Access-Control-Expose-Headers",
+                   "ETag, Link, Location, Retry-After, X-Request-Id");
     }
     if (cors_origin[0] && strcmp(cors_origin, "*") != 0)
         add_header(response, "Vary", "Origin");
@@ -194,9 +197,9 @@ static void add_own_headers(const struct http_call *call, struct MHD_Response *r
 /* The one place that makes a libmicrohttpd response, which owns the answer's bytes from then on. */
 static struct MHD_Response *response_new(struct http_call *call)
 {
-    struct MHD_Response *response =
-        MHD_create_response_from_buffer(call->answer_len, call->answer_len > 0 ? call->answer : NULL,
-                                        call->answer_len > 0 ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
+    struct MHD_Response *response = MHD_create_response_from_buffer(
+        call->answer_len, call->answer_len > 0 ? call->answer : NULL,
+        call->answer_len > 0 ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
     if (!response)
         return NULL;
     if (call->answer_len > 0)

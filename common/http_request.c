@@ -1,4 +1,5 @@
 #include <microhttpd.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -8,8 +9,8 @@
 #include "mem.h"
 
 enum {
-    /* libmicrohttpd keeps 32 KB for both heads; where the answer's does not fit it closes without one, too late to
-     * matter if the handler has run. */
+    /* libmicrohttpd keeps 32 KB for both heads; where the answer's does not fit it closes without one, too
+     * late to matter if the handler has run. */
     HEAD_MAX_BYTES = 24 * 1024,
     /* Who sends more than this many times the allowed body, without having said so beforehand, is cut off. */
     PATIENCE = 4,
@@ -26,7 +27,9 @@ static void refuse(struct http_call *call, enum status status, const char *detai
 /* RFC 9112 section 3.2.2: the absolute form must be understood too. */
 static const char *skip_authority(const char *target)
 {
-    size_t scheme = strncasecmp(target, "http://", 7) == 0 ? 7 : strncasecmp(target, "https://", 8) == 0 ? 8 : 0;
+    size_t scheme = strncasecmp(target, "http://", 7) == 0    ? 7
+                    : strncasecmp(target, "https://", 8) == 0 ? 8
+                                                              : 0;
     return scheme ? target + scheme + strcspn(target + scheme, "/?") : target;
 }
 
@@ -89,8 +92,8 @@ static int hex_digit(char c)
     return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
 }
 
-/* Writes text[0..len) to call->decoded, its %XX decoded (and in a query '+' as a space), with a NUL behind. NULL for a
- * wrong escape, %00, what is not UTF-8, and in a path %2F, which would make two paths one. */
+/* Writes text[0..len) to call->decoded, its %XX decoded (and in a query '+' as a space), with a NUL behind.
+ * NULL for a wrong escape, %00, what is not UTF-8, and in a path %2F, which would make two paths one. */
 static char *decode(struct http_call *call, const char *text, size_t len, bool query)
 {
     char *start = call->decoded, *to = start;
@@ -98,7 +101,8 @@ static char *decode(struct http_call *call, const char *text, size_t len, bool q
     for (size_t i = 0; i < len; i++) {
         char c = text[i];
         if (c == '%') {
-            int high = i + 1 < len ? hex_digit(text[i + 1]) : -1, low = i + 2 < len ? hex_digit(text[i + 2]) : -1;
+            int high = i + 1 < len ? hex_digit(text[i + 1]) : -1,
+                low = i + 2 < len ? hex_digit(text[i + 2]) : -1;
             c = (char)(high < 0 || low < 0 ? 0 : high << 4 | low);
             sound = sound && c && (query || c != '/');
             i += 2;
@@ -121,7 +125,8 @@ static void parse_query(struct http_call *call)
         if (len > 0) {
             const char *name = decode(call, part, name_len, true);
             size_t equals = name_len < len;
-            const char *value = name ? decode(call, part + name_len + equals, len - name_len - equals, true) : NULL;
+            const char *value = name ? decode(call, part + name_len + equals, len - name_len - equals, true)
+                                     : NULL;
             if (!value) {
                 refuse(call, STATUS_INVALID, "Paramètre de requête mal encodé");
                 return;
@@ -143,20 +148,15 @@ static void parse_query(struct http_call *call)
 
 /* ---- the headers ---- */
 
-static const struct {
-    const char *name;
-    size_t len;
-} known_headers[HTTP_KNOWN_COUNT] = {
-#define NAME(text) {text, sizeof text - 1}
-    [HTTP_CONTENT_LENGTH] = NAME("Content-Length"),
-    [HTTP_CONTENT_TYPE] = NAME("Content-Type"),
-    [HTTP_EXPECT] = NAME("Expect"),
-    [HTTP_HOST] = NAME("Host"),
-    [HTTP_ORIGIN] = NAME("Origin"),
-    [HTTP_PREFLIGHT_METHOD] = NAME("Access-Control-Request-Method"),
-    [HTTP_REQUEST_ID] = NAME("X-Request-Id"),
-    [HTTP_TRANSFER_ENCODING] = NAME("Transfer-Encoding"),
-#undef NAME
+static const char *const known_headers[HTTP_KNOWN_COUNT] = {
+    [HTTP_CONTENT_LENGTH] = "Content-Length",
+    [HTTP_CONTENT_TYPE] = "Content-Type",
+    [HTTP_EXPECT] = "Expect",
+    [HTTP_HOST] = "Host",
+    [HTTP_ORIGIN] = "Origin",
+    [HTTP_PREFLIGHT_METHOD] = "Access-Control-Request-Method",
+    [HTTP_REQUEST_ID] = "X-Request-Id",
+    [HTTP_TRANSFER_ENCODING] = "Transfer-Encoding",
 };
 
 /* RFC 9110 section 5.6.2 */
@@ -171,9 +171,10 @@ static bool is_token(const char *text, size_t len)
     return len > 0;
 }
 
-/* libmicrohttpd 0.9.75 cuts a value at a NUL, and glues a folded line to the header's name (`Content-Length: 5`, then
- * ` 0`, makes `Content-Length0: 5`): a proxy in front may have read another request. Both show in memory, where it
- * leaves the head as it came but for NULs in place of separators: each part must begin where the one before ended. */
+/* libmicrohttpd 0.9.75 cuts a value at a NUL, and glues a folded line to the header's name (`Content-Length:
+ * 5`, then ` 0`, makes `Content-Length0: 5`): a proxy in front may have read another request. Both show in
+ * memory, where it leaves the head as it came but for NULs in place of separators: each part must begin where
+ * the one before ended. */
 static bool follows(const char *end, const char *start)
 {
     return start == end + 1 || start == end + 2; /* LF alone is allowed, RFC 9112 section 2.2 */
@@ -201,7 +202,8 @@ static enum MHD_Result on_header(void *arg, enum MHD_ValueKind kind, const char 
         call->head_end = value + value_len;
     }
     for (size_t i = 0; i < HTTP_KNOWN_COUNT; i++) {
-        if (known_headers[i].len != name_len || strncasecmp(known_headers[i].name, name, name_len) != 0)
+        const char *known = known_headers[i];
+        if ((*known | 32) != (*name | 32) || strncasecmp(known, name, name_len) != 0 || known[name_len])
             continue;
         if (call->known[i])
             call->repeated |= 1u << i;
@@ -221,8 +223,8 @@ static void read_headers(struct http_call *call, const char *method, const char 
         call->bad_head = call->bad_head || version != method + strlen(method) + 1 + call->target_len + 1;
     }
     (void)MHD_get_connection_values_n(call->connection, MHD_HEADER_KIND, on_header, call);
-    const union MHD_ConnectionInfo *size =
-        MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+    const union MHD_ConnectionInfo *size = MHD_get_connection_info(call->connection,
+                                                                   MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
     call->head_size = size ? size->header_size : 0;
     if (checks_layout && !call->bad_head && size) {
         ptrdiff_t rest = method + call->head_size - call->head_end;
@@ -230,7 +232,8 @@ static void read_headers(struct http_call *call, const char *method, const char 
     }
 }
 
-/* The shapes by which two servers can be made to see different requests in the same bytes (RFC 9112 section 11.2). */
+/* The shapes by which two servers can be made to see different requests in the same bytes (RFC 9112
+ * section 11.2). */
 static bool is_sound(const struct http_call *call, const char *version)
 {
     const unsigned single = 1u << HTTP_CONTENT_LENGTH | 1u << HTTP_TRANSFER_ENCODING | 1u << HTTP_HOST;
@@ -259,7 +262,8 @@ static bool is_json(const char *type, enum http_method method)
 {
     size_t len = strcspn(type, "; \t");
     bool accepted = (len == 16 && strncasecmp(type, "application/json", len) == 0) ||
-                    (method == HTTP_PATCH && len == 28 && strncasecmp(type, "application/merge-patch+json", len) == 0);
+                    (method == HTTP_PATCH && len == 28 &&
+                     strncasecmp(type, "application/merge-patch+json", len) == 0);
     for (const char *p = type + len + strspn(type + len, " \t"); accepted && *p; p += strspn(p, " \t")) {
         if (*p++ != ';')
             return false;
@@ -293,13 +297,12 @@ enum http_method http_method_parse(const char *text)
 
 void http_allow_format(unsigned allowed, char out[HTTP_ALLOW_SIZE])
 {
-    out[0] = '\0';
+    int len = 0;
     for (size_t i = 0; i < HTTP_ROUTED_COUNT; i++)
-        if (allowed & 1u << i) {
-            strcat(out, method_names[i]);
-            strcat(out, i == HTTP_GET ? ", HEAD, " : ", ");
-        }
-    strcat(out, "OPTIONS");
+        if (allowed & 1u << i)
+            len += snprintf(out + len, (size_t)(HTTP_ALLOW_SIZE - len), "%s, %s", method_names[i],
+                            i == HTTP_GET ? "HEAD, " : "");
+    (void)snprintf(out + len, (size_t)(HTTP_ALLOW_SIZE - len), "OPTIONS");
 }
 
 static bool route_fits(const struct http_match *match, const char *route_path, const char *path, size_t len)
@@ -316,7 +319,8 @@ static void find_route(struct http_call *call)
     const struct http_server_config *config = &call->server->config;
     char *path = decode(call, call->path, strlen(call->path), false);
     size_t len = path ? strlen(path) : 0;
-    bool everything = call->method == HTTP_OPTIONS && path && strcmp(path, "*") == 0; /* RFC 9110 section 9.3.7 */
+    bool everything = call->method == HTTP_OPTIONS && path &&
+                      strcmp(path, "*") == 0;                    /* RFC 9110 section 9.3.7 */
     if (len > 1 && path[len - 1] == '/' && path[len - 2] != '/') /* "/api/soirees/" is "/api/soirees" */
         path[--len] = '\0';
 
@@ -347,8 +351,9 @@ bool http_call_begin(struct http_call *call, const char *method, const char *ver
     choose_request_id(call);
     bool sound = is_sound(call, version);
     if (!sound || call->head_size > HEAD_MAX_BYTES) {
-        refuse(call, STATUS_MALFORMED, sound ? "L'en-tête de la requête est trop volumineux"
-                                             : "La ligne de requête ou un en-tête est invalide");
+        refuse(call, STATUS_MALFORMED,
+               sound ? "L'en-tête de la requête est trop volumineux"
+                     : "La ligne de requête ou un en-tête est invalide");
         call->close = true;
         return true;
     }
@@ -365,7 +370,8 @@ bool http_call_begin(struct http_call *call, const char *method, const char *ver
     }
     const char *type = call->known[HTTP_CONTENT_TYPE];
     if (call->route && call->route->takes_json && has_body && !(type && is_json(type, call->method)))
-        refuse(call, STATUS_MEDIA_TYPE, "Le corps doit être du JSON en UTF-8 (Content-Type: application/json)");
+        refuse(call, STATUS_MEDIA_TYPE,
+               "Le corps doit être du JSON en UTF-8 (Content-Type: application/json)");
     if (call->refusal.status == STATUS_OK)
         parse_query(call);
     if (content_length >= sizeof call->body_small && call->refusal.status == STATUS_OK) {
@@ -387,7 +393,7 @@ bool http_call_take(struct http_call *call, const char *bytes, size_t len)
 
     if (call->body_len + len >= call->body_capacity) {
         size_t capacity = 2 * call->body_capacity > call->body_len + len ? 2 * call->body_capacity
-                                                                          : call->body_len + len + 1;
+                                                                         : call->body_len + len + 1;
         char *old = call->body == call->body_small ? NULL : call->body;
         call->body = mem_grow(old, capacity);
         call->body_capacity = capacity;

@@ -15,8 +15,9 @@ enum { REQUEST_TIMEOUT_S = 30, CONNECTION_MEMORY_BYTES = 32 * 1024, CLOSE_WAIT_M
 
 /* ---- counting calls ---- */
 
-/* Takes one off a count, in a pool thread. No lock on the way of every request: who waits has said so before looking at
- * the counts, who leaves looks for waiters after taking itself off, and these are sequentially consistent. */
+/* Takes one off a count, in a pool thread. No lock on the way of every request: who waits has said so before
+ * looking at the counts, who leaves looks for waiters after taking itself off, and these are sequentially
+ * consistent. */
 static void leave(struct http_server *server, atomic_uint *count)
 {
     if (atomic_fetch_sub(count, 1) != 1 || atomic_load(&server->waiters) == 0)
@@ -33,8 +34,8 @@ void http_server_park(struct http_server *server)
     pthread_mutex_unlock(&server->mutex);
 }
 
-/* Under the lock, unlike leave(): the thread is not one that closing waits for, and once the count is 0 the server may
- * be freed. */
+/* Under the lock, unlike leave(): the thread is not one that closing waits for, and once the count is 0 the
+ * server may be freed. */
 void http_server_unpark(struct http_server *server)
 {
     pthread_mutex_lock(&server->mutex);
@@ -64,7 +65,8 @@ static void on_library_log(void *arg, const char *format, va_list args)
 static void on_panic(void *arg, const char *file, unsigned line, const char *reason)
 {
     (void)arg;
-    log_event(LOG_ERROR, "http.panic", NULL, "libmicrohttpd %s:%u: %s", file, line, reason ? reason : "");
+    log_event(LOG_ERROR, "http.panic", NULL, "libmicrohttpd %s:%u: %.*s", file, line,
+              reason ? (int)strcspn(reason, "\n") : 0, reason);
     abort();
 }
 
@@ -94,8 +96,8 @@ static void on_connection(void *arg, struct MHD_Connection *connection, void **c
     }
 }
 
-/* The request line is there, and the last time the target is whole: libmicrohttpd cuts it up for its own list of
- * arguments. What is returned becomes *context below. */
+/* The request line is there, and the last time the target is whole: libmicrohttpd cuts it up for its own list
+ * of arguments. What is returned becomes *context below. */
 static void *on_target(void *arg, const char *target, struct MHD_Connection *connection)
 {
     struct http_server *server = arg;
@@ -105,11 +107,24 @@ static void *on_target(void *arg, const char *target, struct MHD_Connection *con
     return call;
 }
 
-/* Called with the head, then for each piece of the body, then with the whole request, then (only where the handler
- * parked the call) once resumed. An answer that is given with the head ends the connection, even without a body
- * (libmicrohttpd cannot tell): so everything else waits for the whole request. */
-static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, const char *url, const char *method,
-                                  const char *version, const char *upload, size_t *upload_size, void **context)
+/* Who stops the handlers waits for those that looked before: hence the second look, once counted. */
+static void run(struct http_server *server, struct http_call *call)
+{
+    if (atomic_load(&server->stopped)) {
+        http_call_run(call, true);
+        return;
+    }
+    atomic_fetch_add(&server->running, 1);
+    http_call_run(call, atomic_load(&server->stopped));
+    leave(server, &server->running);
+}
+
+/* Called with the head, then for each piece of the body, then with the whole request, then (only where the
+ * handler parked the call) once resumed. An answer that is given with the head ends the connection, even
+ * without a body (libmicrohttpd cannot tell): so everything else waits for the whole request. */
+static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, const char *url,
+                                  const char *method, const char *version, const char *upload,
+                                  size_t *upload_size, void **context)
 {
     struct http_server *server = arg;
     struct http_call *call = *context;
@@ -127,9 +142,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
     }
     if (!call->run) {
         http_connection_expect_answer(call->peer);
-        atomic_fetch_add(&server->running, 1);
-        http_call_run(call, atomic_load(&server->stopped));
-        leave(server, &server->running);
+        run(server, call);
         if (call->parked)
             return MHD_YES; /* it may be answered already: then libmicrohttpd calls again at once */
     }
@@ -296,6 +309,7 @@ void http_server_close(struct http_server *server)
 {
     if (!server)
         return;
+    atomic_store(&server->draining, true);
     http_listener_stop(server);
     if (server->daemon) {
         wait_for_answers(server);

@@ -1,12 +1,17 @@
 /* The HTTP/1.1 server of both services, over libmicrohttpd (which only the server's http_*.c files include).
  *
- * A service gives a table of routes; everything else lives here, once: limits, 404, 405 with Allow, HEAD, OPTIONS and
- * CORS, the content type of bodies, request ids, problem bodies, the access log, draining.
+ * A service gives a table of routes; everything else lives here, once: limits, 404, 405 with Allow, HEAD,
+ * OPTIONS and CORS, the content type of bodies, request ids, problem bodies, the access log, draining.
  *
- * A handler runs in a thread of the pool and never waits. It answers exactly once, either before it returns, or later,
- * from any thread, after http_call_park(). Between park and the answer the connection is suspended: the call stays
- * valid however long that takes, and the client's hanging up is not noticed. After its answer a call is gone: do not
- * touch it, whichever thread answered.
+ * Every answer of ours is JSON, carries X-Request-Id and keeps the connection open, but where the request's
+ * end cannot be trusted or is not worth waiting for (400 for its head, 413). Heads over 24 KB are refused
+ * with 400; over 32 KB, and where it cannot read the head at all, libmicrohttpd answers by itself, with an
+ * HTML page.
+ *
+ * A handler runs in a thread of the pool and never waits. It answers exactly once, either before it returns,
+ * or later, from any thread, after http_call_park(). Between park and the answer the connection is suspended:
+ * the call stays valid however long that takes, and the client's hanging up is not noticed. After its answer
+ * a call is gone: do not touch it, whichever thread answered.
  */
 #ifndef COMMON_HTTP_SERVER_H
 #define COMMON_HTTP_SERVER_H
@@ -27,54 +32,55 @@ typedef void http_handler(struct http_call *call, void *service);
 /* One row of a service's table. HEAD is served by GET's row, OPTIONS by the server. */
 struct http_route {
     const char *method;    /* "GET", "POST", "PUT", "PATCH", "DELETE" */
-    const char *path;      /* "/api/soirees" or "/api/soirees/{id}": at most one {…}, always the last segment */
+    const char *path;      /* "/api/soirees" or "/api/soirees/{id}": at most one {…}, as the last segment */
     http_handler *handler; /* its second argument is http_server_config.service */
-    bool takes_json;       /* the body must be application/json (PATCH: or application/merge-patch+json), else 415 */
+    bool takes_json;       /* a body must be application/json (or merge-patch+json for PATCH), else 415 */
 };
 
 struct http_server_config {
-    const char *bind;        /* address, or "" for all interfaces, IPv6 and IPv4 */
-    unsigned port;           /* 1..65535 */
-    unsigned threads;        /* 1..64 */
-    size_t max_body_bytes;   /* above: 413 */
+    const char *bind;           /* address, or "" for all interfaces, IPv6 and IPv4 */
+    unsigned port;              /* 1..65535 */
+    unsigned threads;           /* 1..64 */
+    size_t max_body_bytes;      /* above: 413 */
     unsigned max_connections;   /* further ones wait in the kernel's queue */
     unsigned idle_timeout_s;    /* a connection with no traffic is closed after it */
-    unsigned request_timeout_s; /* one whose request is not complete after it is, too, traffic or not; 0: 30 */
-    const char *cors_origin; /* "*", one origin, or "" for no CORS headers */
+    unsigned request_timeout_s; /* one whose request is not complete then, too; 0: 30 */
+    const char *cors_origin;    /* "*", one origin, or "" for no CORS headers */
     const struct http_route *routes;
     size_t route_count;
     void *service;
 };
 
-/* Binds, listens and starts the threads. The config's strings and the routes stay the caller's and must outlive the
- * server. The threads inherit the caller's signal mask. NETWORK when the address cannot be bound (text says which and
- * why), INTERNAL when there are no threads or descriptors to be had. */
+/* Binds, listens and starts the threads. The config's strings and the routes stay the caller's and must
+ * outlive the server. The threads inherit the caller's signal mask. NETWORK when the address cannot be bound
+ * (text says which and why), INTERNAL when there are no threads or descriptors to be had. */
 enum status http_server_open(struct http_server **ret_server, const struct http_server_config *config,
                              struct err *err);
 
-/* Draining: refuses new connections (the listening socket is shut down), goes on serving the open ones, each of whose
- * next answers says Connection: close. Any thread. */
+/* Draining: refuses new connections (the listening socket is shut down), goes on serving the open ones, each
+ * of whose next answers says Connection: close. Any thread. */
 void http_server_drain(struct http_server *server);
 
-/* Waits until no call is unanswered, at most `timeout_ms` (0: looks once). Returns whether that was reached. A call
- * counts from its head's arrival until its answer is sent, so one whose body is still coming counts too.
- * On a draining server this is the end of its work: when it has returned, with either result, no handler is running or
- * will be called (what still comes is answered 503), so what handlers use may be taken down once the parked calls, if
- * any, are answered. */
+/* Waits until no call is unanswered, at most `timeout_ms` (0: looks once). Returns whether that was reached.
+ * A call counts from its head's arrival until its answer is sent, so one whose body is still coming counts
+ * too. On a draining server this is the end of its work: when it has returned, with either result, no handler
+ * is running or will be called (what still comes is answered 503), so what handlers use may be taken down
+ * once the parked calls, if any, are answered. */
 bool http_server_idle(struct http_server *server, int timeout_ms);
 
-/* Stops the threads and frees the server; NULL is fine. Every parked call must have been answered, or be answered
- * within a second: libmicrohttpd aborts the process on a suspended connection. Answers not yet sent are lost. */
+/* Stops the threads and frees the server; NULL is fine. Every parked call must have been answered, or be
+ * answered within a second: libmicrohttpd aborts the process on a suspended connection. Answers not yet sent
+ * are lost. */
 void http_server_close(struct http_server *server);
 
 /* ---- what a handler reads; all strings are borrowed until the answer ---- */
 
-/* The value of the path's {…}, percent-decoded; "" where the route has none. A path with %00, %2F or bytes that are not
- * UTF-8 in it never reaches a handler (404). One '/' at the end of a path does not count. */
+/* The value of the path's {…}, percent-decoded; "" where the route has none. A path with %00, %2F or bytes
+ * that are not UTF-8 in it never reaches a handler (404). One '/' at the end of a path does not count. */
 const char *http_call_param(const struct http_call *call);
 
-/* The decoded value of a query parameter, NULL when absent. A parameter given twice, one that does not decode to UTF-8
- * without NUL, or more than 16 were answered with 422 before the handler. */
+/* The decoded value of a query parameter, NULL when absent. A parameter given twice, one that does not decode
+ * to UTF-8 without NUL, or more than 16 were answered with 422 before the handler. */
 const char *http_call_query(const struct http_call *call, const char *name);
 
 /* A request header, name compared without case; NULL when absent; the first where there are several. */
@@ -83,9 +89,11 @@ const char *http_call_header(const struct http_call *call, const char *name);
 /* The body: *ret_len bytes with a NUL behind; "" and 0 when there is none. */
 const char *http_call_body(const struct http_call *call, size_t *ret_len);
 
-const char *http_call_method(const struct http_call *call);     /* "GET", also for HEAD */
-const char *http_call_path(const struct http_call *call);       /* as it came, without the query */
-const char *http_call_query_text(const struct http_call *call); /* behind the '?', still encoded; "" when none */
+/* "GET", also for HEAD; the path as it came, without the query; what is behind the '?', still encoded, or "".
+ */
+const char *http_call_method(const struct http_call *call);
+const char *http_call_path(const struct http_call *call);
+const char *http_call_query_text(const struct http_call *call);
 
 /* The caller's X-Request-Id when well formed (1..128 of [A-Za-z0-9._:-]), else a UUID made here. */
 const char *http_call_request_id(const struct http_call *call);
@@ -95,14 +103,14 @@ const char *http_call_request_id(const struct http_call *call);
 /* Suspends the connection. Call it in the handler, before the work goes to another thread; once. */
 void http_call_park(struct http_call *call);
 
-/* Adds a response header; at most 8, before the answer. `name` is borrowed until the answer is sent: a literal. The
- * value may hold no CR or LF (such a header is left out, with a log line), an empty one is left out. Cache-Control and
- * Retry-After replace the server's own. */
+/* Adds a response header; at most 8, before the answer. `name` is borrowed until the answer is sent: a
+ * literal. The value may hold no CR or LF (such a header is left out, with a log line), an empty one is left
+ * out. Cache-Control and Retry-After replace the server's own. */
 void http_call_set(struct http_call *call, const char *name, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Answers with application/json; the body's content moves into the answer, `body` is left empty. A body that passed its
- * maximum (buf_ok) is answered with 500 instead. */
+/* Answers with application/json; the body's content moves into the answer, `body` is left empty. A body that
+ * passed its maximum (buf_ok) is answered with 500 instead. */
 void http_answer_json(struct http_call *call, int http_status, struct buf *body);
 
 /* The same with another content type. */
@@ -111,9 +119,10 @@ void http_answer_bytes(struct http_call *call, int http_status, const char *cont
 /* Answers without a body: 204, 304. */
 void http_answer_empty(struct http_call *call, int http_status);
 
-/* Answers with application/problem+json (RFC 9457): type "about:blank", title and HTTP status from `status`, `detail`,
- * instance = the path, `error` = detail again (what clients of the Node.js version read), and `errors` when `problems`
- * is not NULL and not empty. 503 carries Retry-After: 5. `detail` NULL: the title. */
+/* Answers with application/problem+json (RFC 9457): type "about:blank", title and HTTP status from `status`,
+ * `detail`, instance = the path, `error` = detail again (what clients of the Node.js version read), and
+ * `errors` when `problems` is not NULL and not empty. 503 carries Retry-After: 5. `detail`
+ * NULL: the title. */
 void http_answer_problem(struct http_call *call, enum status status, const char *detail,
                          const struct problems *problems);
 

@@ -132,7 +132,7 @@ void traceparent_continue(const char *incoming, char out[TRACEPARENT_SIZE])
     hex(b, 16, out + 3);
     hex(b + 16, 8, out + 36);
     out[35] = out[52] = '-';
-    memcpy(out + 53, "01", 3);
+    memcpy(out + 53, "01", sizeof "01");
     if (traceparent_valid(incoming)) {
         memcpy(out + 3, incoming + 3, 32);
         memcpy(out + 53, incoming + 53, 2);

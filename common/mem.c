@@ -9,7 +9,7 @@ static void *or_abort(void *memory)
 {
     if (memory)
         return memory;
-    fputs("out of memory\n", stderr);
+    (void)fputs("out of memory\n", stderr);
     abort();
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cleanup.h"
+#include "failpoint.h"
 #include "ids.h"
 #include "log.h"
 #include "mem.h"
@@ -101,6 +102,7 @@ static void publish(struct dead_letters *dead, struct amqp *amqp, struct letter 
         .body_len = letter->body_len,
     };
     letter->returned = false;
+    FAILPOINT("dead.publish.before");
     if (!amqp_publish(amqp, dead->channel, &publication, &letter->tag))
         letter->tag = 0;
 }
@@ -138,7 +140,9 @@ void dead_letters_confirm(struct dead_letters *dead, uint64_t tag, bool multiple
         bool meant = letter->tag && (multiple ? letter->tag <= tag : letter->tag == tag);
         if (meant && ack && !letter->returned) {
             *at = letter->next;
+            FAILPOINT("dead.confirmed");
             dead->drop(dead->arg, letter->channel, letter->incarnation, letter->delivery_tag);
+            FAILPOINT("dead.dropped");
             free_letter(letter);
             continue;
         }

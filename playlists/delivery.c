@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "failpoint.h"
 #include "log.h"
 #include "mem.h"
 
@@ -17,12 +18,6 @@ enum {
     LOG_FIELDS(LOG_TEXT("soireeId", (delivery)->message.soiree_id),                                          \
                LOG_TEXT("requestId", (delivery)->message_id), __VA_ARGS__)
 
-static void finish(struct delivery *delivery, enum delivery_outcome outcome)
-{
-    delivery->outcome = outcome;
-    delivery->finished(delivery);
-}
-
 /* The next step, in the loop's thread. */
 static void go_on(struct delivery *delivery, void (*step)(struct http_task *task))
 {
@@ -34,8 +29,8 @@ static void go_on(struct delivery *delivery, void (*step)(struct http_task *task
 
 static void on_linked(struct link_delivery *link)
 {
-    finish(OWNER(link, struct delivery, link),
-           DELIVERY_ACK); /* delivered or stored as pending: safe either way */
+    struct delivery *delivery = OWNER(link, struct delivery, link);
+    delivery->finished(delivery); /* delivered or stored as pending: safe either way */
 }
 
 static void link_now(struct http_task *task)
@@ -74,10 +69,8 @@ static void hold(struct http_task *task)
                   "❌ Base indisponible pour soirée %s: %s (message gardé)", delivery->message.soiree_id,
                   delivery->step.err.text);
     }
-    if (now_ms - delivery->held_since_ms > HOLD_MAX_MS) {
-        finish(delivery, DELIVERY_RELEASE);
-        return;
-    }
+    if (now_ms - delivery->held_since_ms > HOLD_MAX_MS)
+        atomic_store(&delivery->overdue, true);
     delivery->timer.fire = on_hold_over;
     http_client_after(delivery->means->client, &delivery->timer, HOLD_RETRY_MS);
 }
@@ -109,6 +102,7 @@ static void save(struct delivery *delivery)
 
 static void on_generated(struct generation *generation)
 {
+    FAILPOINT("delivery.generated");
     save(OWNER(generation, struct delivery, generation));
 }
 
@@ -150,6 +144,7 @@ static void log_saved(const struct delivery *delivery)
 static void on_stepped(struct store_step *step)
 {
     struct delivery *delivery = OWNER(step, struct delivery, step);
+    FAILPOINT(step->kind == STORE_SAVE ? "delivery.saved" : "delivery.begun");
     if (step->err.status == STATUS_CONFLICT) {
         playlist_done(&delivery->playlist);
         begin(delivery); /* another process was faster: what it saved satisfies this request */
@@ -170,7 +165,7 @@ static void on_stepped(struct store_step *step)
     else if (step->next == STORE_NEXT_GENERATE)
         go_on(delivery, generate);
     else
-        finish(delivery, DELIVERY_ACK);
+        delivery->finished(delivery);
 }
 
 /* ---- life ---- */

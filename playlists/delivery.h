@@ -7,11 +7,12 @@
  *
  * begin and save are jobs of the database's writer, generate and link run on the http_client loop; each step
  * hands the delivery to the next, so one thread has it at any time. A step that the database refuses for a
- * while (full, locked) is held and tried again; after 10 minutes the delivery is released, and the broker
- * delivers it again. */
+ * while (full, locked) is held and tried again, for as long as it takes; after 10 minutes the delivery is
+ * overdue: its owner gives the message back to the broker, and what is delivered again waits for this one. */
 #ifndef PLAYLISTS_DELIVERY_H
 #define PLAYLISTS_DELIVERY_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -29,12 +30,6 @@ struct delivery_means {
     struct generator generator;
 };
 
-enum delivery_outcome {
-    DELIVERY_ACK,
-    DELIVERY_RELEASE, /* held too long: back to the queue, without a nack that would count against the message
-                       */
-};
-
 struct delivery {
     /* Set by the owner before delivery_start. */
     struct message message;
@@ -44,7 +39,7 @@ struct delivery {
     void (*finished)(struct delivery *delivery); /* any thread; the delivery is the owner's again */
     void *arg;
 
-    enum delivery_outcome outcome;
+    atomic_bool overdue; /* held for longer than a broker should wait */
 
     const struct delivery_means *means; /* private from here */
     struct store_step step, abandon;
@@ -59,7 +54,7 @@ struct delivery {
     unsigned channel;
     uint64_t tag, incarnation;
     int64_t received_ms;
-    struct delivery *next;
+    struct delivery *next, *next_finished;
 };
 
 /* Starts the machine; any thread. `means` must outlive it. */

@@ -5,9 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <wchar.h>
 #include <wctype.h>
 
 #include "cleanup.h"
+#include "failpoint.h"
 #include "log.h"
 #include "mem.h"
 
@@ -87,17 +89,21 @@ static void put_capitalised(struct buf *out, const char *style)
 {
     locale_t utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
     locale_t before = utf8 ? uselocale(utf8) : (locale_t)0;
+    mbstate_t in = {0}, to = {0};
     wchar_t first = 0;
-    char upper[MB_LEN_MAX] = {0};
-    int read = utf8 ? mbtowc(&first, style, strlen(style)) : 0;
-    int written = read > 0 ? wctomb(upper, (wchar_t)towupper((wint_t)first)) : 0;
+    char upper[MB_LEN_MAX];
+    size_t read = utf8 ? mbrtowc(&first, style, strlen(style), &in) : 0;
+    size_t written = read > 0 && read <= MB_LEN_MAX ? wcrtomb(upper, (wchar_t)towupper((wint_t)first), &to)
+                                                    : 0;
     if (utf8) {
         (void)uselocale(before);
         freelocale(utf8);
     }
-    if (written > 0)
-        buf_append(out, upper, (size_t)written);
-    buf_text(out, style + (written > 0 ? read : 0));
+    bool known = written > 0 &&
+                 written <= MB_LEN_MAX; /* both calls answer (size_t)-1 and -2 for what they refuse */
+    if (known)
+        buf_append(out, upper, written);
+    buf_text(out, style + (known ? read : 0));
 }
 
 void generator_default(const char *style, struct playlist *playlist)
@@ -137,7 +143,9 @@ static void try_once(struct generation *generation)
     log_event(LOG_INFO, "lagmaster.call", FIELDS(generation, LOG_TEXT("style", generation->style)),
               "🎵 Appel API externe (tentative %d/%d) pour style: %s", generation->attempt,
               generator->max_attempts, generation->style);
+    FAILPOINT("generator.call.before");
     http_client_send(generator->client, &generation->exchange);
+    FAILPOINT("generator.call.after");
 }
 
 static void failed(struct generation *generation, const char *reason)
@@ -164,13 +172,14 @@ static void on_reply(struct http_exchange *exchange)
 {
     struct generation *generation = OWNER(exchange, struct generation, exchange);
     struct err err = {0};
+    FAILPOINT("generator.reply");
     if (exchange->status != STATUS_OK)
         (void)err_set(&err, exchange->status, "%s", exchange->reason);
     else if (exchange->http_status != 200)
         (void)err_set(&err, STATUS_PROTOCOL, "API returned status %ld", exchange->http_status);
     else
-        err.status =
-            generator_parse(buf_get(&exchange->reply), exchange->reply.len, generation->playlist, &err);
+        err.status = generator_parse(buf_get(&exchange->reply), exchange->reply.len, generation->playlist,
+                                     &err);
     http_exchange_done(exchange);
     if (err.status != STATUS_OK) {
         failed(generation, err.text);

@@ -6,11 +6,13 @@
 
 #include "backoff.h"
 #include "cleanup.h"
+#include "failpoint.h"
 #include "log.h"
 #include "mem.h"
 
 enum {
     DELIVER_MS = 5000,
+    ONE_ADDRESS_MS = 2000, /* while there is another one to try */
     LEASE_MS = 15000,
     POLL_MS = 1000,
     BACKOFF_BASE_MS = 1000,
@@ -57,6 +59,7 @@ void link_delivery_done(struct link_delivery *delivery)
 
 static void told(struct store_links *links)
 {
+    FAILPOINT("linker.told");
     free(links); /* a failure mends itself: the lease ends and the link is tried again, to the same effect */
 }
 
@@ -96,8 +99,12 @@ static void send_request(struct link_delivery *delivery)
     delivery->url = buf_take(&url);
     delivery->exchange.method = delivery->put ? "PUT" : "PATCH";
     delivery->exchange.url = delivery->url;
-    delivery->exchange.timeout_ms = (long)(delivery->deadline_ms - clock_mono_ms());
+    int64_t left_ms = delivery->deadline_ms - clock_mono_ms();
+    bool last = delivery->url_index + 1 == delivery->url_count;
+    delivery->exchange.timeout_ms = (long)(last || left_ms < ONE_ADDRESS_MS ? left_ms : ONE_ADDRESS_MS);
+    FAILPOINT("linker.send.before");
     http_client_send(linker->config.client, &delivery->exchange);
+    FAILPOINT("linker.send.after");
 }
 
 /* The next address, while there is one and time for it. */
@@ -156,6 +163,7 @@ static void on_reply(struct http_exchange *exchange)
 {
     struct link_delivery *delivery = OWNER(exchange, struct link_delivery, exchange);
     long http_status = exchange->http_status;
+    FAILPOINT("linker.reply");
     bool json = strstr(exchange->content_type, "json") != NULL;
     if (exchange->status != STATUS_OK)
         (void)text_copy(delivery->reason, sizeof delivery->reason, exchange->reason);
@@ -209,10 +217,11 @@ void linker_deliver(struct linker *linker, struct link_delivery *delivery)
     delivery->url_index = 0;
     delivery->body = make_body(link->playlist_id);
     delivery->trace_header = mem_format("traceparent: %s", link->traceparent);
-    delivery->request_header =
-        *link->request_id ? mem_format("Playlist-Request: %s", link->request_id) : NULL;
-    delivery->token_header =
-        *linker->config.token ? mem_format("Authorization: Bearer %s", linker->config.token) : NULL;
+    delivery->request_header = *link->request_id ? mem_format("Playlist-Request: %s", link->request_id)
+                                                 : NULL;
+    delivery->token_header = *linker->config.token
+                                 ? mem_format("Authorization: Bearer %s", linker->config.token)
+                                 : NULL;
     delivery->exchange = (struct http_exchange){
         .body = delivery->body,
         .max_reply_bytes = REPLY_MAX_BYTES,
@@ -305,9 +314,9 @@ static void hurry_done(struct store_links *links)
     http_client_post(linker->config.client, &linker->hurried);
 }
 
-void linker_hurry(void *arg)
+void linker_hurry(void *owner)
 {
-    struct linker *linker = arg;
+    struct linker *linker = owner;
     if (linker->hurrying)
         return;
     linker->hurrying = true;

@@ -26,8 +26,9 @@ void linker_start(struct linker *linker, struct consul *consul);
 /* After http_client_stop and store_close. NULL is fine. */
 void linker_free(struct linker *linker);
 
-/* Loop's thread: the addresses changed, everything that waits is tried at once. For consul_config.changed. */
-void linker_hurry(void *linker);
+/* Loop's thread: the addresses changed, everything that waits is tried at once. For consul_config.changed:
+ * `owner` is the linker. */
+void linker_hurry(void *owner);
 
 /* One delivery in progress; embedded in its owner, who keeps it until done(). */
 struct link_delivery {

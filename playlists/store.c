@@ -39,8 +39,8 @@ enum statement {
 static const char *const statements[STATEMENT_COUNT] = {
     [GET] = "SELECT " COLUMNS " FROM playlists WHERE id = ?1",
     [LIST] = "SELECT " COLUMNS " FROM playlists WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2",
-    [LIST_SOIREE] =
-        "SELECT " COLUMNS " FROM playlists WHERE soiree_id = ?3 AND seq < ?1 ORDER BY seq DESC LIMIT ?2",
+    [LIST_SOIREE] = "SELECT " COLUMNS
+                    " FROM playlists WHERE soiree_id = ?3 AND seq < ?1 ORDER BY seq DESC LIMIT ?2",
     [INSERT] = "INSERT INTO playlists (version, id, nom, description, styles, tracks, soiree_id, origine, "
                "created_ms,"
                " updated_ms) VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0)",
@@ -158,9 +158,9 @@ static enum status list(struct db_conn *conn, const char *soiree_id, const struc
                         void (*row)(void *arg, const struct playlist *playlist), void *arg, struct err *err)
 {
     CLEANUP(db_rows_done) struct db_rows rows = {0};
-    enum status status =
-        *soiree_id ? db_query(conn, LIST_SOIREE, &rows, err, "iit", page->before, page->limit, soiree_id)
-                   : db_query(conn, LIST, &rows, err, "ii", page->before, page->limit);
+    enum status status = *soiree_id ? db_query(conn, LIST_SOIREE, &rows, err, "iit", page->before,
+                                               page->limit, soiree_id)
+                                    : db_query(conn, LIST, &rows, err, "ii", page->before, page->limit);
     while (status == STATUS_OK && (status = db_next(&rows, err)) == STATUS_OK) {
         struct playlist playlist;
         read_playlist(&rows, &playlist);
@@ -195,8 +195,8 @@ static enum status find_earlier(struct db_conn *conn, struct store_write *write,
                                 int64_t now_ms, struct err *err)
 {
     char id[sizeof write->playlist.id];
-    enum status status =
-        idempotency_find(conn, IDEMPOTENCY, write->key, document, now_ms, id, sizeof id, err);
+    enum status status = idempotency_find(conn, IDEMPOTENCY, write->key, document, now_ms, id, sizeof id,
+                                          err);
     if (status != STATUS_OK)
         return status;
     struct playlist earlier;
@@ -319,9 +319,10 @@ static enum status find_made(struct db_conn *conn, const struct store_step *step
                              struct err *err)
 {
     CLEANUP(db_rows_done) struct db_rows rows = {0};
-    enum status status =
-        *step->message_id ? db_query(conn, REQUEST_FIND, &rows, err, "tt", step->soiree_id, step->message_id)
-                          : db_query(conn, REQUEST_FIND_ANY, &rows, err, "t", step->soiree_id);
+    enum status status = *step->message_id
+                             ? db_query(conn, REQUEST_FIND, &rows, err, "tt", step->soiree_id,
+                                        step->message_id)
+                             : db_query(conn, REQUEST_FIND_ANY, &rows, err, "t", step->soiree_id);
     if (status == STATUS_OK)
         status = db_next(&rows, err);
     if (status == STATUS_OK)

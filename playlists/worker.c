@@ -2,14 +2,14 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "backoff.h"
 #include "cleanup.h"
 #include "dead_letters.h"
+#include "failpoint.h"
+#include "in_progress.h"
 #include "log.h"
 #include "mem.h"
 
@@ -32,97 +32,19 @@ struct worker {
     pthread_t thread;
     bool running;
     _Atomic enum state state;
-    atomic_uint busy;
     atomic_bool stopping;
 
     /* The worker's thread alone. */
     struct channel channels[WORKERS_MAX];
     uint64_t incarnations;
     struct dead_letters *dead;
-    struct delivery *active;  /* started and not finished; the newest first */
-    struct delivery *waiting; /* for an active one of the same request, or for room; the oldest first */
-    bool failing;             /* the last try to connect failed: log no more of them */
+    struct in_progress *deliveries;
+    bool failing; /* the last try to connect failed: log no more of them */
     bool queue_doubtful;
     bool cancelled;
-
-    pthread_mutex_t mutex; /* guards finished */
-    pthread_cond_t quiet;  /* signalled when busy falls to 0 */
-    struct delivery *finished;
 };
 
-/* ---- deliveries: waiting, active, finished ---- */
-
-/* Whether one playlist would satisfy both. */
-static bool same_request(const struct delivery *a, const struct delivery *b)
-{
-    bool any = !a->message_id[0] || !b->message_id[0];
-    return strcmp(a->message.soiree_id, b->message.soiree_id) == 0 &&
-           (any || strcmp(a->message_id, b->message_id) == 0);
-}
-
-static bool may_start(const struct worker *worker, const struct delivery *delivery)
-{
-    if (atomic_load(&worker->busy) >= ACTIVE_PER_WORKER * worker->config.workers)
-        return false; /* reconnects must not pile up work without bound */
-    for (const struct delivery *active = worker->active; active; active = active->next)
-        if (same_request(active, delivery))
-            return false;
-    return true;
-}
-
-static void start(struct worker *worker, struct delivery *delivery)
-{
-    delivery->next = worker->active;
-    worker->active = delivery;
-    atomic_fetch_add(&worker->busy, 1);
-    delivery_start(delivery, worker->means);
-}
-
-static bool is_current(const struct worker *worker, const struct delivery *delivery)
-{
-    const struct channel *channel = &worker->channels[delivery->channel - 1];
-    return channel->incarnation == delivery->incarnation && channel->consuming;
-}
-
-/* Starts what need not wait any more; drops what the broker will deliver anew. */
-static void start_waiting(struct worker *worker)
-{
-    for (struct delivery **at = &worker->waiting; *at;) {
-        struct delivery *delivery = *at;
-        bool stale = !is_current(worker, delivery);
-        if (!stale && !may_start(worker, delivery)) {
-            at = &delivery->next;
-            continue;
-        }
-        *at = delivery->next;
-        if (stale)
-            delivery_free(delivery);
-        else
-            start(worker, delivery);
-    }
-}
-
-static void append_waiting(struct worker *worker, struct delivery *delivery)
-{
-    struct delivery **at = &worker->waiting;
-    while (*at)
-        at = &(*at)->next;
-    delivery->next = NULL;
-    *at = delivery;
-}
-
-/* Any thread. */
-static void on_finished(struct delivery *delivery)
-{
-    struct worker *worker = delivery->arg;
-    pthread_mutex_lock(&worker->mutex);
-    /* `next` is the active list's: the finished ones are linked by their step's job, which has no more use.
-     */
-    delivery->step.job.next = worker->finished ? &worker->finished->step.job : NULL;
-    worker->finished = delivery;
-    pthread_mutex_unlock(&worker->mutex);
-    amqp_wake(worker->amqp);
-}
+/* ---- deliveries that have ended ---- */
 
 static void reopen_later(struct worker *worker, struct channel *channel)
 {
@@ -131,51 +53,40 @@ static void reopen_later(struct worker *worker, struct channel *channel)
     channel->reopen_ms = clock_mono_ms() + backoff_ms(channel->failures++, REOPEN_BASE_MS, REOPEN_MAX_MS);
 }
 
-static void settle(struct worker *worker, struct amqp *amqp, struct delivery *delivery)
+static bool is_stale(void *arg, const struct delivery *delivery)
 {
-    struct channel *channel = &worker->channels[delivery->channel - 1];
-    int64_t took_ms = clock_mono_ms() - delivery->received_ms;
-    bool ours = amqp_is_up(amqp) && channel->incarnation == delivery->incarnation;
-    if (delivery->outcome == DELIVERY_RELEASE && ours) {
-        (void)amqp_channel_close(amqp, delivery->channel);
-        reopen_later(worker, channel);
-        return;
-    }
-    if (delivery->outcome != DELIVERY_ACK)
-        return;
-    if (ours && amqp_ack(amqp, delivery->channel, delivery->tag))
-        channel->failures = 0;
+    const struct worker *worker = arg;
+    return worker->channels[delivery->channel - 1].incarnation != delivery->incarnation;
+}
+
+static void on_ended(void *arg, struct delivery *delivery)
+{
+    struct worker *worker = arg;
+    FAILPOINT("worker.ack.before");
+    if (amqp_is_up(worker->amqp) && !is_stale(worker, delivery) &&
+        amqp_ack(worker->amqp, delivery->channel, delivery->tag))
+        worker->channels[delivery->channel - 1].failures = 0;
+    FAILPOINT("worker.ack.after");
     log_event(LOG_INFO, "message.done",
               LOG_FIELDS(LOG_TEXT("soireeId", delivery->message.soiree_id),
-                         LOG_TEXT("requestId", delivery->message_id), LOG_NUMBER("durationMs", took_ms)),
+                         LOG_TEXT("requestId", delivery->message_id),
+                         LOG_NUMBER("durationMs", clock_mono_ms() - delivery->received_ms)),
               "✅ Message traité avec succès\n");
 }
 
-static void settle_finished(struct worker *worker, struct amqp *amqp)
+/* Not by a nack, which would count against the message on a quorum queue. */
+static void on_overdue(void *arg, struct delivery *delivery)
 {
-    pthread_mutex_lock(&worker->mutex);
-    struct delivery *delivery = worker->finished;
-    worker->finished = NULL;
-    pthread_mutex_unlock(&worker->mutex);
-    bool any = delivery != NULL;
-    while (delivery) {
-        struct db_job *job = delivery->step.job.next;
-        struct delivery *next = job ? OWNER(job, struct delivery, step.job) : NULL;
-        struct delivery **at = &worker->active;
-        while (*at != delivery)
-            at = &(*at)->next;
-        *at = delivery->next;
-        settle(worker, amqp, delivery);
-        delivery_free(delivery);
-        if (atomic_fetch_sub(&worker->busy, 1) == 1) {
-            pthread_mutex_lock(&worker->mutex);
-            pthread_cond_signal(&worker->quiet);
-            pthread_mutex_unlock(&worker->mutex);
-        }
-        delivery = next;
-    }
-    if (any || worker->waiting)
-        start_waiting(worker);
+    struct worker *worker = arg;
+    if (amqp_is_up(worker->amqp))
+        (void)amqp_channel_close(worker->amqp, delivery->channel);
+    reopen_later(worker, &worker->channels[delivery->channel - 1]);
+}
+
+static void settle(struct worker *worker)
+{
+    static const struct in_progress_handlers handlers = {on_ended, on_overdue, is_stale};
+    in_progress_settle(worker->deliveries, &handlers, worker);
 }
 
 /* ---- messages ---- */
@@ -192,8 +103,6 @@ static struct delivery *new_delivery(struct worker *worker, const struct amqp_me
 {
     struct delivery *delivery = mem_new(sizeof *delivery);
     bool ours = strcmp(message->type, "soiree.reservee") == 0 && printable(message->message_id);
-    delivery->finished = on_finished;
-    delivery->arg = worker;
     delivery->channel = message->channel;
     delivery->tag = message->delivery_tag;
     delivery->incarnation = worker->channels[message->channel - 1].incarnation;
@@ -231,10 +140,8 @@ static void on_delivery(struct amqp *amqp, void *arg, const struct amqp_message 
         return;
     }
     log_received(delivery, message->redelivered);
-    if (may_start(worker, delivery))
-        start(worker, delivery);
-    else
-        append_waiting(worker, delivery);
+    FAILPOINT("worker.received");
+    in_progress_add(worker->deliveries, delivery);
 }
 
 /* A dead letter's copy is safe. */
@@ -284,7 +191,7 @@ static void on_down(struct amqp *amqp, void *arg, const char *reason, bool was_u
         worker->channels[i].incarnation = ++worker->incarnations;
     }
     dead_letters_down(worker->dead);
-    start_waiting(worker);
+    settle(worker);
     if (!atomic_load(&worker->stopping))
         atomic_store(&worker->state, STATE_DISCONNECTED);
     if (was_up || !worker->failing)
@@ -377,7 +284,7 @@ static void cancel_consumers(struct worker *worker, struct amqp *amqp)
 static void on_tick(struct amqp *amqp, void *arg)
 {
     struct worker *worker = arg;
-    settle_finished(worker, amqp);
+    settle(worker);
     if (!amqp_is_up(amqp))
         return;
     if (!atomic_load(&worker->stopping)) {
@@ -398,16 +305,6 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-static void init_mutex(struct worker *worker)
-{
-    pthread_condattr_t monotonic;
-    pthread_mutex_init(&worker->mutex, NULL);
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&worker->quiet, &monotonic);
-    pthread_condattr_destroy(&monotonic);
-}
-
 enum status worker_new(struct worker **ret_worker, const struct worker_config *config,
                        const struct delivery_means *means, struct err *err)
 {
@@ -425,9 +322,10 @@ enum status worker_new(struct worker **ret_worker, const struct worker_config *c
     struct worker *worker = mem_new(sizeof *worker);
     worker->config = *config;
     worker->means = means;
-    init_mutex(worker);
+    worker->deliveries = in_progress_new(means, ACTIVE_PER_WORKER * config->workers);
     worker->dead = dead_letters_new(config->queue, config->workers + 1, drop, worker);
     enum status status = amqp_new(&worker->amqp, &config->amqp, &handlers, worker, err);
+    in_progress_wakes(worker->deliveries, worker->amqp);
     if (status != STATUS_OK)
         worker_free(worker);
     else
@@ -451,46 +349,27 @@ void worker_stop(struct worker *worker, int grace_ms)
         return;
     log_event(LOG_INFO, "worker.stopping", LOG_FIELDS(LOG_NUMBER("busy", worker_busy(worker))),
               "\n⚠️ Arrêt du worker...");
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += grace_ms / 1000;
     atomic_store(&worker->stopping, true);
     atomic_store(&worker->state, STATE_STOPPING);
     amqp_wake(worker->amqp);
-    pthread_mutex_lock(&worker->mutex);
-    while (atomic_load(&worker->busy) > 0 &&
-           pthread_cond_timedwait(&worker->quiet, &worker->mutex, &until) == 0)
-        continue;
-    pthread_mutex_unlock(&worker->mutex);
+    in_progress_wait(worker->deliveries, grace_ms);
     amqp_stop(worker->amqp);
     pthread_join(worker->thread, NULL);
 }
 
 void worker_abandon(struct worker *worker)
 {
-    for (struct delivery *delivery = worker ? worker->active : NULL; delivery; delivery = delivery->next)
-        delivery_abandon(delivery);
-}
-
-static void free_all(struct delivery *delivery)
-{
-    while (delivery) {
-        struct delivery *next = delivery->next;
-        delivery_free(delivery);
-        delivery = next;
-    }
+    if (worker)
+        in_progress_abandon(worker->deliveries);
 }
 
 void worker_free(struct worker *worker)
 {
     if (!worker)
         return;
-    free_all(worker->active); /* those that finished after the last tick are among them */
-    free_all(worker->waiting);
+    in_progress_free(worker->deliveries); /* what ended after the last tick is among them */
     amqp_free(worker->amqp);
     dead_letters_free(worker->dead);
-    pthread_cond_destroy(&worker->quiet);
-    pthread_mutex_destroy(&worker->mutex);
     free(worker);
 }
 
@@ -502,5 +381,5 @@ const char *worker_state(struct worker *worker)
 
 unsigned worker_busy(struct worker *worker)
 {
-    return atomic_load(&worker->busy);
+    return in_progress_count(worker->deliveries);
 }

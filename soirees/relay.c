@@ -7,6 +7,7 @@
 
 #include "backoff.h"
 #include "cleanup.h"
+#include "failpoint.h"
 #include "log.h"
 #include "mem.h"
 
@@ -18,6 +19,7 @@ enum {
     BACKOFF_BASE_MS = 200,
     BACKOFF_MAX_MS = 30000,
     AGAIN_LOOK_MS = 2000,
+    CONFIRM_TIMEOUT_MS = 60000,
 };
 
 /* A message on its way, at index tag % WINDOW. */
@@ -48,6 +50,7 @@ struct relay {
     /* The relay's thread alone. */
     struct flight flights[WINDOW];
     uint64_t first_tag, next_tag; /* in flight: [first_tag, next_tag) */
+    int64_t settled_ms;           /* monotonic: when nothing was on its way, or a confirm came */
     int64_t cursor;               /* the last row read; more may be behind it */
     struct delayed delayed[DELAYED_MAX];
     size_t delayed_count;
@@ -87,8 +90,10 @@ static bool publish(struct relay *relay, const struct outbox_row *row, unsigned 
         .body_len = strlen(row->body),
     };
     uint64_t tag = 0;
+    FAILPOINT("relay.publish.before");
     if (!amqp_publish(relay->amqp, CHANNEL, &publication, &tag))
         return false;
+    FAILPOINT("relay.publish.after");
     struct flight *flight = &relay->flights[tag % WINDOW];
     *flight = (struct flight){.seq = row->seq, .failures = failures, .again = again};
     (void)text_copy(flight->message_id, sizeof flight->message_id, row->message_id);
@@ -197,6 +202,7 @@ static void settle(struct relay *relay, uint64_t tag, bool ack)
     if (flight->seq == 0)
         return;
     bool sent = ack && !flight->returned;
+    FAILPOINT("relay.confirmed");
     if (flight->again) {
         relay->again_in_flight = false;
         relay->again_look_ms = sent ? 0 : relay->again_look_ms;
@@ -220,6 +226,7 @@ static void on_confirm(struct amqp *amqp, void *arg, unsigned channel, uint64_t 
     (void)channel;
     if (tag < relay->first_tag || tag >= relay->next_tag)
         return;
+    relay->settled_ms = clock_mono_ms();
     for (uint64_t t = multiple ? relay->first_tag : tag; t <= tag; t++)
         settle(relay, t, ack);
     while (relay->first_tag < relay->next_tag && relay->flights[relay->first_tag % WINDOW].seq == 0)
@@ -259,6 +266,7 @@ static void forget_flights(struct relay *relay)
         0; /* whatever is unsent is read again; what was confirmed and is not marked yet is sent twice */
     relay->again_in_flight = false;
     relay->queue_doubtful = false;
+    relay->settled_ms = clock_mono_ms();
 }
 
 static bool on_up(struct amqp *amqp, void *arg)
@@ -304,6 +312,7 @@ static void on_blocked(struct amqp *amqp, void *arg, bool blocked, const char *r
     struct relay *relay = arg;
     (void)amqp;
     atomic_store(&relay->state, blocked ? STATE_BLOCKED : STATE_CONNECTED);
+    relay->settled_ms = clock_mono_ms(); /* while it is blocked no confirm is due */
     if (blocked)
         log_event(LOG_WARN, "amqp.blocked", LOG_FIELDS(LOG_TEXT("reason", reason)),
                   "⚠️ RabbitMQ n'accepte plus de messages : %s", reason);
@@ -317,6 +326,7 @@ static void on_blocked(struct amqp *amqp, void *arg, bool blocked, const char *r
 static void confirm_done(struct store_confirm *confirm)
 {
     struct relay *relay = confirm->arg;
+    FAILPOINT("relay.mark.after");
     atomic_store_explicit(&relay->confirm_busy, false, memory_order_release);
     amqp_wake(relay->amqp);
 }
@@ -341,6 +351,7 @@ static void mark_confirmed(struct relay *relay, int64_t now_ms)
     }
     if (!confirm->count)
         return;
+    FAILPOINT("relay.mark.before");
     atomic_store(&relay->confirm_busy, true);
     store_confirm(relay->store, confirm);
 }
@@ -352,6 +363,12 @@ static void on_tick(struct amqp *amqp, void *arg)
     mark_confirmed(relay, now_ms);
     if (atomic_load(&relay->state) != STATE_CONNECTED || !amqp_is_up(amqp) || now_ms < relay->read_after_ms)
         return;
+    if (in_flight(relay) == 0)
+        relay->settled_ms = now_ms;
+    if (now_ms - relay->settled_ms > CONFIRM_TIMEOUT_MS) {
+        amqp_drop(amqp, "aucune confirmation"); /* everything is sent again, with the same ids */
+        return;
+    }
     if (relay->queue_doubtful) {
         relay->queue_doubtful = false;
         if (!amqp_queue_ensure(amqp, relay->config.queue, relay->config.queue_type))

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cleanup.h"
+#include "failpoint.h"
 #include "mem.h"
 #include "service.h"
 
@@ -98,6 +99,7 @@ static void get_list(struct http_call *call, void *service)
 static void write_done(struct store_write *write)
 {
     struct http_call *call = write->arg;
+    FAILPOINT("soirees.answer.before");
     if (write->err.status != STATUS_OK) {
         answer_error(call, &write->err);
     } else if (write->kind == STORE_DELETE) {

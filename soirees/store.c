@@ -198,8 +198,8 @@ static enum status find_earlier(struct db_conn *conn, struct store_write *write,
                                 int64_t now_ms, struct err *err)
 {
     char id[sizeof write->soiree.id];
-    enum status status =
-        idempotency_find(conn, IDEMPOTENCY, write->key, document, now_ms, id, sizeof id, err);
+    enum status status = idempotency_find(conn, IDEMPOTENCY, write->key, document, now_ms, id, sizeof id,
+                                          err);
     if (status != STATUS_OK)
         return status;
     status = get(conn, id, &write->soiree, err);
