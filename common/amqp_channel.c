@@ -289,8 +289,8 @@ static bool send_header(struct amqp *amqp, unsigned channel, const struct amqp_p
         entries[i] = text_entry(publication->headers[i].name, values[i]);
     }
     if (publication->header_count > 0) {
-        properties.headers =
-            (amqp_table_t){.num_entries = (int)publication->header_count, .entries = entries};
+        properties.headers = (amqp_table_t){.num_entries = (int)publication->header_count,
+                                            .entries = entries};
         properties._flags |= AMQP_BASIC_HEADERS_FLAG;
     }
 

@@ -86,8 +86,8 @@ static amqp_bytes_t find_header(const amqp_basic_properties_t *properties, const
         return amqp_empty_bytes;
     for (int i = 0; i < properties->headers.num_entries; i++) {
         const amqp_table_entry_t *entry = &properties->headers.entries[i];
-        bool is_text =
-            entry->value.kind == AMQP_FIELD_KIND_UTF8 || entry->value.kind == AMQP_FIELD_KIND_BYTES;
+        bool is_text = entry->value.kind == AMQP_FIELD_KIND_UTF8 ||
+                       entry->value.kind == AMQP_FIELD_KIND_BYTES;
         if (is_text && entry->key.len == strlen(name) && memcmp(entry->key.bytes, name, entry->key.len) == 0)
             return entry->value.value.bytes;
     }
@@ -115,8 +115,8 @@ static void take_header(struct assembly *assembly, const amqp_frame_t *frame)
     assembly->has_header = true;
     assembly->body_size = frame->payload.properties.body_size;
     if (!assembly->returned)
-        assembly->body_max =
-            assembly->body_size < AMQP_BODY_MAX ? (size_t)assembly->body_size : AMQP_BODY_MAX;
+        assembly->body_max = assembly->body_size < AMQP_BODY_MAX ? (size_t)assembly->body_size
+                                                                 : AMQP_BODY_MAX;
     assembly->body = mem_new(assembly->body_max + 1);
 }
 

@@ -55,22 +55,54 @@ void api_page_read(struct http_call *call, struct api_page *ret_page, struct pro
         problems_add(problems, "/cursor", "n'est pas un curseur donné par cette liste");
 }
 
-void api_page_next(struct http_call *call, const struct api_page *page, int64_t last,
-                   const char *const *names)
+void api_list_init(struct api_list *list, const struct api_page *page, size_t max_bytes)
+{
+    *list = (struct api_list){.left = page->limit};
+    buf_init(&list->body, max_bytes);
+    buf_char(&list->body, '[');
+}
+
+void api_list_done(struct api_list *list)
+{
+    buf_done(&list->body);
+}
+
+struct buf *api_list_row(struct api_list *list, int64_t seq)
+{
+    list->more = list->left-- == 0;
+    if (list->more)
+        return NULL;
+    if (list->body.len > 1)
+        buf_char(&list->body, ',');
+    list->last = seq;
+    return &list->body;
+}
+
+static void set_next(struct http_call *call, const struct api_page *page, int64_t last,
+                     const char *const *filters)
 {
     CLEANUP(buf_done) struct buf url;
     buf_init(&url, 16 * 1024);
     buf_format(&url, "%s?limit=%lld&cursor=p%llx", http_call_path(call), (long long)page->limit,
                (unsigned long long)last);
-    for (; *names; names++) {
-        const char *value = http_call_query(call, *names);
+    for (; *filters; filters++) {
+        const char *value = http_call_query(call, *filters);
         if (!value)
             continue;
-        buf_format(&url, "&%s=", *names);
+        buf_format(&url, "&%s=", *filters);
         http_put_encoded(&url, value);
     }
     if (buf_ok(&url))
         http_call_set(call, "Link", "<%s>; rel=\"next\"", buf_get(&url));
+}
+
+void api_list_answer(struct http_call *call, struct api_list *list, const struct api_page *page,
+                     const char *const *filters)
+{
+    buf_char(&list->body, ']');
+    if (list->more)
+        set_next(call, page, list->last, filters);
+    http_answer_json(call, 200, &list->body);
 }
 
 const char *api_filter_text(struct http_call *call, const char *name, size_t max, struct problems *problems)

@@ -23,10 +23,22 @@ struct api_page {
 };
 /* Reads `limit` and `cursor`; what is wrong is added to *problems. */
 void api_page_read(struct http_call *call, struct api_page *ret_page, struct problems *problems);
-/* Sets `Link: <…>; rel="next"` for the page after the row with sequence number `last`, repeating the query's
- * parameters that `names` (ended by NULL) lists, and the limit. */
-void api_page_next(struct http_call *call, const struct api_page *page, int64_t last,
-                   const char *const *names);
+
+/* The answer of a list under construction. The store is asked for one row more than the page holds: it tells
+ * whether there is a next page. */
+struct api_list {
+    struct buf body;
+    int64_t left, last;
+    bool more;
+};
+void api_list_init(struct api_list *list, const struct api_page *page, size_t max_bytes);
+void api_list_done(struct api_list *list); /* for CLEANUP() */
+/* Where to write the row with sequence number `seq`; NULL for the one too many. */
+struct buf *api_list_row(struct api_list *list, int64_t seq);
+/* Answers 200 with the rows, and with `Link: <…>; rel="next"` when there are more: the query's parameters
+ * that `filters` (ended by NULL) lists are repeated in it. */
+void api_list_answer(struct http_call *call, struct api_list *list, const struct api_page *page,
+                     const char *const *filters);
 
 /* A filter that must be a text of 1..max code points; "" when absent. Borrowed until the answer. */
 const char *api_filter_text(struct http_call *call, const char *name, size_t max, struct problems *problems);

@@ -83,31 +83,44 @@ static void check_file_lines(const char *path, const char *lines, struct buf *pr
     }
 }
 
-/* Environment, then file; NULL where neither has the name (or only an empty value that does not count). */
-static char *find_value(const char *name, bool empty_counts, const char *lines)
+/* A setting given where it does not count is not given. */
+static char *counted(char *value, bool empty_counts)
 {
-    const char *given = getenv(name);
-    if (given && (*given || empty_counts))
-        return mem_text(given);
-    char *value = lines ? find_in_file(lines, name) : NULL;
     if (value && !*value && !empty_counts)
         free_text(&value);
     return value;
 }
 
-static char *find_secret(const struct setting *setting, const char *lines, struct buf *problems)
+static char *find_in_environment(const char *name, bool empty_counts)
 {
-    CLEANUP(free_text) char *name = mem_format("%s_FILE", setting->name);
-    CLEANUP(free_text) char *path = find_value(name, false, lines);
-    if (!path)
-        return NULL;
+    return counted(mem_text(getenv(name)), empty_counts);
+}
+
+/* The content of the file at `path` (freed here; NULL is fine), up to its line end. */
+static char *read_secret(const char *name, char *path, struct buf *problems)
+{
     const char *reason = NULL;
-    char *text = read_file(path, &reason);
-    if (!text)
-        buf_format(problems, "%s: %s: %s\n", name, path, reason);
-    else
+    char *text = path ? read_file(path, &reason) : NULL;
+    if (text)
         text[strcspn(text, "\r\n")] = '\0';
+    else if (path)
+        buf_format(problems, "%s_FILE: %s: %s\n", name, path, reason);
+    free(path);
     return text;
+}
+
+/* Environment, then file, and in each the setting itself before NAME_FILE; NULL where nobody gives it. */
+static char *find_value(const struct setting *setting, const char *lines, struct buf *problems)
+{
+    CLEANUP(free_text) char *file_name = mem_format("%s_FILE", setting->name);
+    char *value = find_in_environment(setting->name, setting->empty_counts);
+    if (!value && setting->secret)
+        value = read_secret(setting->name, find_in_environment(file_name, false), problems);
+    if (!value && lines)
+        value = counted(find_in_file(lines, setting->name), setting->empty_counts);
+    if (!value && lines && setting->secret)
+        value = read_secret(setting->name, counted(find_in_file(lines, file_name), false), problems);
+    return value;
 }
 
 static void check_number(const struct setting *setting, const char *value, struct buf *problems)
@@ -123,7 +136,7 @@ static void check_number(const struct setting *setting, const char *value, struc
 static bool is_word_of(const char *choices, const char *value)
 {
     size_t len = strlen(value);
-    for (const char *at = choices; len && (at = strstr(at, value)); at += len)
+    for (const char *at = choices; len && !strchr(value, ' ') && (at = strstr(at, value)); at += len)
         if ((at == choices || at[-1] == ' ') && (at[len] == ' ' || !at[len]))
             return true;
     return false;
@@ -164,9 +177,7 @@ struct config *config_load(const struct setting *settings, size_t count, struct 
             buf_format(problems, "CONFIG_FILE: %s: %s\n", path, reason);
     }
     for (size_t i = 0; i < count; i++) {
-        char *value = find_value(settings[i].name, settings[i].empty_counts, lines);
-        if (!value && settings[i].secret)
-            value = find_secret(&settings[i], lines, problems);
+        char *value = find_value(&settings[i], lines, problems);
         config->values[i] = value ? value : mem_text(settings[i].fallback);
         check_value(&settings[i], config->values[i], problems);
     }

@@ -259,8 +259,8 @@ static bool take_list(struct consul *consul, char urls[CONSUL_INSTANCES_MAX][CON
     pthread_mutex_lock(&consul->mutex);
     bool was_good = consul->empty_since_ms < 0, changed = false;
     if (count) {
-        changed =
-            !was_good || count != consul->count || memcmp(urls, consul->urls, sizeof urls[0] * count) != 0;
+        changed = !was_good || count != consul->count ||
+                  memcmp(urls, consul->urls, sizeof urls[0] * count) != 0;
         memcpy(consul->urls, urls, sizeof consul->urls);
         consul->count = count;
         consul->empty_since_ms = -1;
@@ -368,8 +368,8 @@ struct consul *consul_new(struct http_client *client, const struct consul_config
     *consul = (struct consul){
         .client = client,
         .config = *config,
-        .base_url =
-            mem_format(ipv6 ? "%s://[%s]:%u" : "%s://%s:%u", config->scheme, config->host, config->port),
+        .base_url = mem_format(ipv6 ? "%s://[%s]:%u" : "%s://%s:%u", config->scheme, config->host,
+                               config->port),
         .token_header = *config->token ? mem_format("X-Consul-Token: %s", config->token) : NULL,
         .start.run = on_start,
         .probe_timer.fire = on_probe_timer,

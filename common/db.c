@@ -107,6 +107,8 @@ static enum status open_conn(struct db *db, struct db_conn *conn, int flags, str
         return err_set(err, STATUS_IO, "%s: %s%s%s", db->path, sqlite3_errstr(result), reason ? ": " : "",
                        reason ? strerror(reason) : "");
     }
+    if (!(flags & SQLITE_OPEN_READONLY) && sqlite3_db_readonly(conn->handle, "main") == 1)
+        return err_set(err, STATUS_IO, "%s: the file is readonly", db->path);
     (void)sqlite3_extended_result_codes(conn->handle, 1);
     (void)sqlite3_busy_timeout(conn->handle, BUSY_TIMEOUT_MS);
     return db_exec(conn->handle, "PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY", err);
@@ -162,6 +164,10 @@ static enum status open_writer(struct db *db, struct err *err)
     if (status == STATUS_OK)
         status = db_transaction(db->writer.handle, migrate, db, err);
     db->synced = true;
+    if (status != STATUS_OK && err && !strstr(err->text, db->path)) {
+        struct err reason = *err;
+        (void)err_set(err, status, "%s: %s", db->path, reason.text);
+    }
     return status;
 }
 

@@ -57,7 +57,7 @@ struct http_connection {
     struct http_connection *next, *previous; /* under the listener's mutex */
     int fd;                                  /* libmicrohttpd's */
     _Atomic int64_t deadline_ms;             /* monotonic; cut off after it */
-    atomic_bool mid_request;                 /* the request has begun and is not complete */
+    atomic_bool awaits_client;               /* a request, or the rest of one, is to come */
     bool seems_left;                         /* listener's thread only */
     bool linger;                             /* answered before the request was read; pool thread only */
 };

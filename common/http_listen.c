@@ -148,10 +148,10 @@ void http_connection_free(struct http_server *server, struct http_connection *pe
         wake(listener);
 }
 
-static void set_deadline(struct http_connection *peer, int64_t deadline_ms, bool mid_request)
+static void set_deadline(struct http_connection *peer, int64_t deadline_ms, bool awaits_client)
 {
     atomic_store_explicit(&peer->deadline_ms, deadline_ms, memory_order_relaxed);
-    atomic_store_explicit(&peer->mid_request, mid_request, memory_order_relaxed);
+    atomic_store_explicit(&peer->awaits_client, awaits_client, memory_order_relaxed);
 }
 
 /* An idle connection is closed by libmicrohttpd's own timeout. Past both, it trickles a request line. */
@@ -159,7 +159,7 @@ void http_connection_expect_request(const struct http_server *server, struct htt
                                     int64_t now_ms)
 {
     int64_t wait_s = (int64_t)server->config.idle_timeout_s + server->config.request_timeout_s;
-    set_deadline(peer, now_ms + wait_s * 1000, false);
+    set_deadline(peer, now_ms + wait_s * 1000, true);
 }
 
 void http_connection_expect_rest(const struct http_server *server, struct http_connection *peer,
@@ -203,14 +203,14 @@ static bool accept_some(struct http_server *server)
     return true;
 }
 
-/* libmicrohttpd 0.9.75 misses a client's leaving when it comes together with the beginning of a request, and
+/* libmicrohttpd 0.9.75 misses a client's leaving when it comes together with a request, and
  * would keep the connection, and http_server_idle waiting, until the idle timeout. Seen twice in a row, since
  * between reading the last bytes and saying so the pool thread looks the same. */
 static bool has_left(struct http_connection *peer)
 {
     char byte;
     bool seen = peer->seems_left;
-    peer->seems_left = atomic_load_explicit(&peer->mid_request, memory_order_relaxed) &&
+    peer->seems_left = atomic_load_explicit(&peer->awaits_client, memory_order_relaxed) &&
                        recv(peer->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
     return seen && peer->seems_left;
 }

@@ -10,8 +10,9 @@
  *
  * A handler runs in a thread of the pool and never waits. It answers exactly once, either before it returns,
  * or later, from any thread, after http_call_park(). Between park and the answer the connection is suspended:
- * the call stays valid however long that takes, and the client's hanging up is not noticed. After its answer
- * a call is gone: do not touch it, whichever thread answered.
+ * the call stays valid however long that takes, and the client's hanging up is not noticed (one that only
+ * closes its sending side may get no answer: libmicrohttpd 0.9.75 takes that for hanging up). After its
+ * answer a call is gone: do not touch it, whichever thread answered.
  */
 #ifndef COMMON_HTTP_SERVER_H
 #define COMMON_HTTP_SERVER_H

@@ -1,13 +1,14 @@
-/* JSON in and out. In: one strict validator (RFC 8259, stricter where interoperability asks for it, RFC 8259 section 4
- * and RFC 7493) in front of cJSON, then a table of fields that decodes an object into a struct and names every problem
- * at once. Out: a small writer over struct buf that keeps every valid string byte for byte.
- * No state, no I/O: any thread. */
+/* JSON in and out. In: one strict validator (RFC 8259, stricter where interoperability asks for it, RFC 8259
+ * section 4 and RFC 7493) in front of cJSON, then a table of fields that decodes an object into a struct and
+ * names every problem at once. Out: a small writer over struct buf that keeps every valid string byte for
+ * byte. No state, no I/O: any thread. */
 #ifndef COMMON_JSON_H
 #define COMMON_JSON_H
 
 #include <cjson/cJSON.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "buf.h"
 #include "status.h"
@@ -16,10 +17,11 @@ enum { JSON_DEPTH_MAX = 16 };
 
 /* ---- in ---- */
 
-/* Checks that text[0..len) is exactly one JSON document: RFC 8259 grammar, valid UTF-8 (RFC 3629: no surrogates, no
- * overlong forms), no BOM, no lone surrogate escape, no \u0000, no raw NUL, depth at most JSON_DEPTH_MAX, numbers that
- * fit a finite double, nothing behind but white space. Duplicate keys are found by json_parse, on unescaped names.
- * MALFORMED with the reason (French) and byte offset in *err. Time is linear in len. */
+/* Checks that text[0..len) is exactly one JSON document: RFC 8259 grammar, valid UTF-8 (RFC 3629: no
+ * surrogates, no overlong forms), no BOM, no lone surrogate escape, no \u0000, no raw NUL, depth at most
+ * JSON_DEPTH_MAX, numbers that fit a finite double, nothing behind but white space. Duplicate keys are found
+ * by json_parse, on unescaped names. MALFORMED with the reason (French) and byte offset in *err. Time is
+ * linear in len. */
 enum status json_check(const char *text, size_t len, struct err *err);
 
 /* json_check, then cJSON; also refuses an object with two equal names (after unescaping, n log n).
@@ -59,12 +61,13 @@ struct json_texts {
 struct json_field {
     const char *name;
     enum json_type type;
-    double min, max;      /* code points, or the number itself */
-    size_t max_items;     /* JSON_TEXTS */
-    size_t offset, size;  /* where in the struct, offsetof and sizeof the member */
-    bool required;        /* JSON_CREATE: must be there and not null */
-    bool nullable;        /* null is a value of its own, kept as "" (JSON_TEXT) */
-    const char *fallback; /* JSON_CREATE, absent or null, JSON syntax: "\"disco\"", "0", "[]"; NULL = zero bytes */
+    double min, max;     /* code points, or the number itself */
+    size_t max_items;    /* JSON_TEXTS */
+    size_t offset, size; /* where in the struct, offsetof and sizeof the member */
+    bool required;       /* JSON_CREATE: must be there and not null */
+    bool nullable;       /* null is a value of its own, kept as "" (JSON_TEXT) */
+    const char
+        *fallback; /* JSON_CREATE, absent or null, JSON syntax: "\"disco\"", "0", "[]"; NULL = zero bytes */
 };
 
 /* JSON_CREATE: absent fields take their fallback, required ones must be there.
@@ -72,10 +75,10 @@ struct json_field {
  *              (RFC 7396 reads null as "remove": here back to the default). */
 enum json_mode { JSON_CREATE, JSON_CHANGE };
 
-/* Decodes the object's known fields into *out by the table (at most 32 fields); unknown names are ignored; names are
- * compared byte for byte. *ret_present gets bit i for field i that was in the document (null too). Returns INVALID when
- * the document is no object (pointer "") or any field is wrong: then *problems lists all of them and *out is half
- * written; JSON_TEXTS members already decoded stay the caller's to free. */
+/* Decodes the object's known fields into *out by the table (at most 32 fields); unknown names are ignored;
+ * names are compared byte for byte. *ret_present gets bit i for field i that was in the document (null too).
+ * Returns INVALID when the document is no object (pointer "") or any field is wrong: then *problems lists all
+ * of them and *out is half written; JSON_TEXTS members already decoded stay the caller's to free. */
 enum status json_decode(const cJSON *document, enum json_mode mode, const struct json_field *fields,
                         size_t field_count, void *out, unsigned *ret_present, struct problems *problems);
 
@@ -97,11 +100,15 @@ bool date_valid(const char *text);
 void json_put_text(struct buf *out, const char *text);
 void json_put_text_n(struct buf *out, const char *bytes, size_t len);
 
-/* The shortest digits that read back as the same double; integers without exponent or point; no NaN or infinity
- * (written as null). */
+/* The shortest digits that read back as the same double; integers without exponent or point; no NaN or
+ * infinity (written as null). */
 void json_put_number(struct buf *out, double number);
 
 /* ,"name":  — the comma only when the byte before is not an opening bracket; `name` needs no escape. */
 void json_put_name(struct buf *out, const char *name);
+
+/* ,"name":"text", and a time as RFC 3339, UTC, ms (timestamp_format). */
+void json_put_field(struct buf *out, const char *name, const char *text);
+void json_put_time_field(struct buf *out, const char *name, int64_t wall_ms);
 
 #endif

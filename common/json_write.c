@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ids.h"
 #include "json.h"
 #include "utf8.h"
 
@@ -82,4 +83,17 @@ void json_put_name(struct buf *out, const char *name)
     buf_char(out, '"');
     buf_text(out, name);
     buf_append(out, "\":", 2);
+}
+
+void json_put_field(struct buf *out, const char *name, const char *text)
+{
+    json_put_name(out, name);
+    json_put_text(out, text);
+}
+
+void json_put_time_field(struct buf *out, const char *name, int64_t wall_ms)
+{
+    char text[TIMESTAMP_SIZE];
+    timestamp_format(wall_ms, text);
+    json_put_field(out, name, text);
 }

@@ -11,8 +11,14 @@
 #include "ids.h"
 #include "json.h"
 #include "mem.h"
+#include "utf8.h"
 
-enum { LINE_MAX_BYTES = 32 * 1024, MESSAGE_MAX_BYTES = 4 * 1024, FORMAT_MAX_BYTES = 512 };
+enum {
+    LINE_MAX_BYTES = 256 * 1024,
+    MESSAGE_MAX_BYTES = 4 * 1024,
+    FIELD_MAX_BYTES = 1024,
+    FORMAT_MAX_BYTES = 512
+};
 
 /* Stands for a line end of the format while outside text is put in: so those of the text can be told from it.
  */
@@ -49,10 +55,27 @@ static size_t count_line_ends(const char *text)
     return count;
 }
 
-/* The message with the line ends of its format, and with every other control character escaped: text from
- * outside can neither forge a line nor reach the terminal. A text that holds LINE_END itself makes the block
- * one line. */
-static void put_clean(struct buf *out, const char *format, va_list args)
+/* Appends outside text as a terminal may show it: control characters (ASCII's, and U+0080 to U+009F) and
+ * bytes that are no UTF-8 are escaped. `line_end` is what LINE_END becomes, NULL for an escape too. */
+static void put_clean(struct buf *out, const char *text, const char *line_end)
+{
+    for (size_t left = strlen(text), step; left > 0; text += step, left -= step) {
+        const unsigned char *c = (const unsigned char *)text;
+        step = utf8_step(text, left);
+        bool control = step == 1 ? *c < 0x20 || *c == 0x7F : step == 2 && c[0] == 0xC2 && c[1] < 0xA0;
+        if (*c == LINE_END && line_end)
+            buf_text(out, line_end);
+        else if (step > 0 && !control)
+            buf_append(out, text, step);
+        else
+            buf_format(out, "\\x%02x", c[step == 2]);
+        step = step ? step : 1;
+    }
+}
+
+/* The message with the line ends of its format: text from outside can neither forge a line nor reach the
+ * terminal. A text that holds LINE_END itself makes the block one line. */
+static void put_message(struct buf *out, const char *format, va_list args)
 {
     char ours[FORMAT_MAX_BYTES], message[MESSAGE_MAX_BYTES];
     (void)text_copy(ours, sizeof ours, format);
@@ -60,15 +83,7 @@ static void put_clean(struct buf *out, const char *format, va_list args)
         *end = LINE_END;
     (void)vsnprintf(message, sizeof message, ours, args);
     text_mend(message);
-    bool block = count_line_ends(ours) == count_line_ends(message);
-    for (const char *c = message; *c; c++) {
-        if (block && *c == LINE_END)
-            buf_char(out, '\n');
-        else if ((unsigned char)*c < 0x20 || *c == 0x7F)
-            buf_format(out, "\\x%02x", (unsigned char)*c);
-        else
-            buf_char(out, *c);
-    }
+    put_clean(out, message, count_line_ends(ours) == count_line_ends(message) ? "\n" : NULL);
 }
 
 static void put_pretty(struct buf *out, enum log_level level, const char *message)
@@ -100,7 +115,7 @@ static void put_json(struct buf *out, enum log_level level, const char *event, c
             continue;
         json_put_name(out, fields->key);
         if (fields->text)
-            json_put_text(out, fields->text);
+            json_put_text_n(out, fields->text, strnlen(fields->text, FIELD_MAX_BYTES));
         else
             buf_number(out, fields->number);
     }
@@ -116,7 +131,7 @@ void log_event(enum log_level level, const char *event, const struct log_field *
     buf_init(&message, LINE_MAX_BYTES / 2);
     va_list args;
     va_start(args, format);
-    put_clean(&message, format, args);
+    put_message(&message, format, args);
     va_end(args);
 
     CLEANUP(buf_done) struct buf line;

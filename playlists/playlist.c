@@ -68,39 +68,26 @@ bool playlist_apply(struct playlist *playlist, struct playlist_change *change)
     return changed;
 }
 
-static void put_text(struct buf *out, const char *name, const char *text)
-{
-    json_put_name(out, name);
-    json_put_text(out, text);
-}
-
-static void put_time(struct buf *out, const char *name, int64_t wall_ms)
-{
-    char text[TIMESTAMP_SIZE];
-    timestamp_format(wall_ms, text);
-    put_text(out, name, text);
-}
-
 static void put_fields(struct buf *out, const struct playlist *playlist)
 {
-    put_text(out, "nom", playlist->nom);
+    json_put_field(out, "nom", playlist->nom);
     json_put_name(out, "stylesMusicaux");
     buf_text(out, playlist->styles.json);
-    put_text(out, "description", playlist->description);
+    json_put_field(out, "description", playlist->description);
     json_put_name(out, "tracks");
     buf_text(out, playlist->tracks.json);
-    put_text(out, "soireeId", playlist->soiree_id[0] ? playlist->soiree_id : NULL);
+    json_put_field(out, "soireeId", playlist->soiree_id[0] ? playlist->soiree_id : NULL);
 }
 
 void playlist_put_json(struct buf *out, const struct playlist *playlist)
 {
     buf_char(out, '{');
-    put_text(out, "id", playlist->id);
+    json_put_field(out, "id", playlist->id);
     put_fields(out, playlist);
-    put_text(out, "origine", playlist->origine);
-    put_time(out, "createdAt", playlist->created_ms);
+    json_put_field(out, "origine", playlist->origine);
+    json_put_time_field(out, "createdAt", playlist->created_ms);
     if (playlist->updated_ms)
-        put_time(out, "updatedAt", playlist->updated_ms);
+        json_put_time_field(out, "updatedAt", playlist->updated_ms);
     buf_char(out, '}');
 }
 

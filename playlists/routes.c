@@ -41,23 +41,11 @@ static void get_item(struct http_call *call, void *service)
         answer_item(call, 200, &playlist);
 }
 
-/* A page under construction: one row more than asked for tells whether there is a next page. */
-struct page {
-    struct buf *body;
-    int64_t left, last;
-    bool more;
-};
-
 static void put_row(void *arg, const struct playlist *playlist)
 {
-    struct page *page = arg;
-    page->more = page->left-- == 0;
-    if (page->more)
-        return;
-    if (page->body->len > 1)
-        buf_char(page->body, ',');
-    playlist_put_json(page->body, playlist);
-    page->last = playlist->seq;
+    struct buf *body = api_list_row(arg, playlist->seq);
+    if (body)
+        playlist_put_json(body, playlist);
 }
 
 static void get_list(struct http_call *call, void *service)
@@ -65,28 +53,21 @@ static void get_list(struct http_call *call, void *service)
     static const char *const filters[] = {"soireeId", NULL};
     struct playlists *playlists = service;
     struct problems problems = {0};
-    struct api_page asked;
-    api_page_read(call, &asked, &problems);
+    struct api_page page;
+    api_page_read(call, &page, &problems);
     const char *soiree_id = api_filter_text(call, "soireeId", 128, &problems);
     if (problems.count) {
         api_answer_invalid(call, &problems);
         return;
     }
-    CLEANUP(buf_done) struct buf body;
-    buf_init(&body, LIST_MAX_BYTES);
-    struct page page = {.body = &body, .left = asked.limit};
-    struct api_page wanted = {.limit = asked.limit + 1, .before = asked.before};
+    CLEANUP(api_list_done) struct api_list list;
     struct err err = {0};
-    buf_char(&body, '[');
-    err.status = store_list(playlists->store, soiree_id, &wanted, put_row, &page, &err);
-    buf_char(&body, ']');
-    if (err.status != STATUS_OK) {
+    api_list_init(&list, &page, LIST_MAX_BYTES);
+    err.status = store_list(playlists->store, soiree_id, &page, put_row, &list, &err);
+    if (err.status == STATUS_OK)
+        api_list_answer(call, &list, &page, filters);
+    else
         answer_error(call, &err);
-        return;
-    }
-    if (page.more)
-        api_page_next(call, &asked, page.last, filters);
-    http_answer_json(call, 200, &body);
 }
 
 /* ---- writes ---- */

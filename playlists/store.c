@@ -159,8 +159,8 @@ static enum status list(struct db_conn *conn, const char *soiree_id, const struc
 {
     CLEANUP(db_rows_done) struct db_rows rows = {0};
     enum status status = *soiree_id ? db_query(conn, LIST_SOIREE, &rows, err, "iit", page->before,
-                                               page->limit, soiree_id)
-                                    : db_query(conn, LIST, &rows, err, "ii", page->before, page->limit);
+                                               page->limit + 1, soiree_id)
+                                    : db_query(conn, LIST, &rows, err, "ii", page->before, page->limit + 1);
     while (status == STATUS_OK && (status = db_next(&rows, err)) == STATUS_OK) {
         struct playlist playlist;
         read_playlist(&rows, &playlist);

@@ -32,7 +32,8 @@ enum status store_health(struct store *store, struct err *err);
 /* NOT_FOUND for an unknown id. playlist_done it. */
 enum status store_get(struct store *store, const char *id, struct playlist *ret_playlist, struct err *err);
 
-/* Newest first: at most page->limit rows older than page->before, each handed to row(); soiree_id "" = any.
+/* Newest first: at most page->limit + 1 rows (see api_list) older than page->before, each handed to row();
+ * soiree_id "" = any.
  */
 enum status store_list(struct store *store, const char *soiree_id, const struct api_page *page,
                        void (*row)(void *arg, const struct playlist *playlist), void *arg, struct err *err);

@@ -40,23 +40,11 @@ static void get_item(struct http_call *call, void *service)
         answer_item(call, 200, &soiree);
 }
 
-/* A page under construction: one row more than asked for tells whether there is a next page. */
-struct page {
-    struct buf *body;
-    int64_t left, last;
-    bool more;
-};
-
 static void put_row(void *arg, const struct soiree *soiree)
 {
-    struct page *page = arg;
-    page->more = page->left-- == 0;
-    if (page->more)
-        return;
-    if (page->body->len > 1)
-        buf_char(page->body, ',');
-    soiree_put_json(page->body, soiree);
-    page->last = soiree->seq;
+    struct buf *body = api_list_row(arg, soiree->seq);
+    if (body)
+        soiree_put_json(body, soiree);
 }
 
 static void get_list(struct http_call *call, void *service)
@@ -64,8 +52,8 @@ static void get_list(struct http_call *call, void *service)
     static const char *const filters[] = {"clientId", "statut", "dateFrom", "dateTo", NULL};
     struct soirees *soirees = service;
     struct problems problems = {0};
-    struct api_page asked;
-    api_page_read(call, &asked, &problems);
+    struct api_page page;
+    api_page_read(call, &page, &problems);
     struct soiree_filter filter = {
         .client_id = api_filter_text(call, "clientId", 128, &problems),
         .statut = api_filter_text(call, "statut", 32, &problems),
@@ -76,21 +64,14 @@ static void get_list(struct http_call *call, void *service)
         api_answer_invalid(call, &problems);
         return;
     }
-    CLEANUP(buf_done) struct buf body;
-    buf_init(&body, LIST_MAX_BYTES);
-    struct page page = {.body = &body, .left = asked.limit};
-    struct api_page wanted = {.limit = asked.limit + 1, .before = asked.before};
+    CLEANUP(api_list_done) struct api_list list;
     struct err err = {0};
-    buf_char(&body, '[');
-    err.status = store_list(soirees->store, &filter, &wanted, put_row, &page, &err);
-    buf_char(&body, ']');
-    if (err.status != STATUS_OK) {
+    api_list_init(&list, &page, LIST_MAX_BYTES);
+    err.status = store_list(soirees->store, &filter, &page, put_row, &list, &err);
+    if (err.status == STATUS_OK)
+        api_list_answer(call, &list, &page, filters);
+    else
         answer_error(call, &err);
-        return;
-    }
-    if (page.more)
-        api_page_next(call, &asked, page.last, filters);
-    http_answer_json(call, 200, &body);
 }
 
 /* ---- writes ---- */

@@ -69,41 +69,28 @@ enum soiree_link soiree_link(const struct soiree *soiree, const char *request_id
     return current && !soiree->playlist_id[0] ? SOIREE_LINK_SET : SOIREE_LINK_REFUSED;
 }
 
-static void put_text(struct buf *out, const char *name, const char *text)
-{
-    json_put_name(out, name);
-    json_put_text(out, text);
-}
-
-static void put_time(struct buf *out, const char *name, int64_t wall_ms)
-{
-    char text[TIMESTAMP_SIZE];
-    timestamp_format(wall_ms, text);
-    put_text(out, name, text);
-}
-
 static void put_fields(struct buf *out, const struct soiree *soiree)
 {
-    put_text(out, "clientId", soiree->client_id);
-    put_text(out, "date", soiree->date);
-    put_text(out, "lieu", soiree->lieu);
+    json_put_field(out, "clientId", soiree->client_id);
+    json_put_field(out, "date", soiree->date);
+    json_put_field(out, "lieu", soiree->lieu);
     json_put_name(out, "nombreInvites");
     buf_number(out, soiree->nombre_invites);
-    put_text(out, "playlistId", soiree->playlist_id[0] ? soiree->playlist_id : NULL);
+    json_put_field(out, "playlistId", soiree->playlist_id[0] ? soiree->playlist_id : NULL);
     json_put_name(out, "budget");
     json_put_number(out, soiree->budget);
-    put_text(out, "statut", soiree->statut);
-    put_text(out, "styleMusical", soiree->style);
+    json_put_field(out, "statut", soiree->statut);
+    json_put_field(out, "styleMusical", soiree->style);
 }
 
 void soiree_put_json(struct buf *out, const struct soiree *soiree)
 {
     buf_char(out, '{');
-    put_text(out, "id", soiree->id);
+    json_put_field(out, "id", soiree->id);
     put_fields(out, soiree);
-    put_time(out, "createdAt", soiree->created_ms);
+    json_put_time_field(out, "createdAt", soiree->created_ms);
     if (soiree->updated_ms)
-        put_time(out, "updatedAt", soiree->updated_ms);
+        json_put_time_field(out, "updatedAt", soiree->updated_ms);
     buf_char(out, '}');
 }
 
@@ -117,9 +104,9 @@ void soiree_put_document(struct buf *out, const struct soiree *soiree)
 void soiree_put_message(struct buf *out, const struct soiree *soiree, int64_t now_ms)
 {
     buf_char(out, '{');
-    put_text(out, "soireeId", soiree->id);
-    put_text(out, "clientId", soiree->client_id);
-    put_text(out, "style", soiree->style);
-    put_time(out, "timestamp", now_ms);
+    json_put_field(out, "soireeId", soiree->id);
+    json_put_field(out, "clientId", soiree->client_id);
+    json_put_field(out, "style", soiree->style);
+    json_put_time_field(out, "timestamp", now_ms);
     buf_char(out, '}');
 }

@@ -156,7 +156,7 @@ static enum status list(struct db_conn *conn, const struct soiree_filter *filter
     bool by_client = filter->client_id[0];
     enum status status = db_query(conn, by_client ? LIST_CLIENT : LIST, &rows, err,
                                   by_client ? "itttit" : "ittti", page->before, filter->statut,
-                                  filter->date_from, filter->date_to, page->limit, filter->client_id);
+                                  filter->date_from, filter->date_to, page->limit + 1, filter->client_id);
     while (status == STATUS_OK && (status = db_next(&rows, err)) == STATUS_OK) {
         struct soiree soiree;
         read_soiree(&rows, &soiree);

@@ -38,7 +38,7 @@ enum status store_get(struct store *store, const char *id, struct soiree *ret_so
 struct soiree_filter {
     const char *client_id, *statut, *date_from, *date_to; /* "" = any */
 };
-/* Newest first: at most page->limit rows older than page->before, each handed to row(). */
+/* Newest first: at most page->limit + 1 rows (see api_list) older than page->before, each handed to row(). */
 enum status store_list(struct store *store, const struct soiree_filter *filter, const struct api_page *page,
                        void (*row)(void *arg, const struct soiree *soiree), void *arg, struct err *err);
 

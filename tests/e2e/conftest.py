@@ -13,7 +13,7 @@ from harness import broker as broker_module  # noqa: E402
 from harness import consul as consul_module  # noqa: E402
 from harness.booking import Stack  # noqa: E402
 from harness.daemon import Daemons, binary  # noqa: E402
-from harness.wait import free_port  # noqa: E402
+from harness.wait import free_port, wait_until  # noqa: E402
 from lagmaster import LagMaster  # noqa: E402
 
 LOG_TAIL = 12000  # characters of each daemon's log that a failed test shows
@@ -128,6 +128,18 @@ def make_stack(request, lagmaster, daemons):
 def stack(make_stack):
     """Both daemons at work, without Consul (whose first check takes up to 10 s)."""
     return make_stack().start()
+
+
+@pytest.fixture
+def worker(vhost, lagmaster, daemons):
+    """worker(soirees_url, **settings): a playlists daemon at work, alone; the tests write its messages."""
+    def start(soirees_url=None, **settings):
+        daemon = daemons.start("playlists", {
+            **vhost.settings(), "LAGMASTER_URL": lagmaster.url, "LAGMASTER_RETRY_DELAY_MS": 50,
+            "SOIREES_URL": soirees_url or "http://127.0.0.1:%d" % free_port(), **settings})
+        wait_until(lambda: vhost.depth()[1] > 0, 60, "a consumer")
+        return daemon
+    return start
 
 
 @pytest.fixture(scope="module")

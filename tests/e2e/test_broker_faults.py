@@ -47,6 +47,7 @@ def test_a_broker_that_dies_amid_the_stream_loses_nothing(fragile, own_broker):
     wait_until(lambda: fragile.vhost.drained(), 60, "the queue is drained")
 
 
+@pytest.mark.threads
 def test_bookings_made_while_the_broker_is_down_all_arrive_once(fragile, own_broker):
     own_broker.stop()
     made = [fragile.book(lieu="Lieu %d" % n)["id"] for n in range(60)]
@@ -56,6 +57,7 @@ def test_bookings_made_while_the_broker_is_down_all_arrive_once(fragile, own_bro
     assert fragile.lagmaster.count == 60
 
 
+@pytest.mark.threads
 def test_connections_closed_by_an_administrator_come_back(stack):
     made = [stack.book()["id"]]
     all_linked(stack, made)
@@ -67,6 +69,7 @@ def test_connections_closed_by_an_administrator_come_back(stack):
     stack.drained()
 
 
+@pytest.mark.threads
 def test_a_call_in_progress_survives_its_connection(stack):
     """What the first delivery asked for serves the redelivery: one call, one playlist, and no stale ack."""
     stack.lagmaster.control(mode="hang")
@@ -85,6 +88,7 @@ def test_a_call_in_progress_survives_its_connection(stack):
     assert stack.vhost.depth() == (0, 0)
 
 
+@pytest.mark.threads
 def test_a_deleted_queue_is_declared_again(stack):
     all_linked(stack, [stack.book()["id"]])
     wait_until(lambda: stack.vhost.queue() is not None, what="the queue is known to the management API")

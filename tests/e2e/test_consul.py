@@ -48,6 +48,7 @@ def test_name_and_address_can_be_chosen(consul, registered):
     assert (service["Address"], service["Port"]) == ("localhost", daemon.port)
 
 
+@pytest.mark.threads
 @BOTH
 def test_a_clean_stop_takes_it_off_the_list(program, consul, registered):
     daemon = registered(program)
@@ -75,6 +76,7 @@ def test_it_registers_again_when_the_agent_lost_its_memory(program, consul, regi
                "registered again")
 
 
+@pytest.mark.threads
 @pytest.mark.slow
 def test_it_registers_again_when_somebody_took_it_off(consul, registered):
     daemon = registered("soirees")

@@ -126,6 +126,7 @@ def test_rabbitmq_may_be_named_by_url(vhost, daemons, lagmaster):
     assert len(playlists_of(playlists, made["id"])) == 1
 
 
+@pytest.mark.threads
 @pytest.mark.slow
 def test_two_hundred_bookings_at_once_get_two_hundred_playlists(make_stack):
     stack = make_stack(playlists={"PLAYLIST_WORKERS": 50}).start()

@@ -79,6 +79,7 @@ def test_other_keys_and_no_key_make_other_items(resource, key):
     assert len(ids) == 5
 
 
+@pytest.mark.threads
 def test_concurrent_posts_with_one_key_make_one_item(resource, key):
     before = resource.count()
 

@@ -185,6 +185,7 @@ def test_a_signal_ends_it_cleanly(program, number, daemons):
         assert probe.connect_ex(("127.0.0.1", daemon.port)) != 0
 
 
+@pytest.mark.threads
 @BOTH
 def test_a_signal_right_after_the_start_ends_it_cleanly(program, daemons):
     for _ in range(3):
@@ -203,6 +204,7 @@ def test_it_starts_with_nobody_around_and_is_healthy(program, daemons):
     assert daemon.get(path).json() == []
 
 
+@pytest.mark.threads
 @pytest.mark.slow
 def test_both_connect_to_rabbitmq_and_consul_when_they_come(own_broker, consul, lagmaster, daemons):
     consul.kill()

@@ -92,6 +92,7 @@ def test_the_worker_says_when_a_link_fails(make_stack):
                60, "the error")
 
 
+@pytest.mark.threads
 def test_a_message_and_its_lines_stay_in_one_piece(make_stack):
     stack = make_stack(playlists={"PLAYLIST_WORKERS": 40}).start()
     stack.consuming(workers=40)

@@ -43,6 +43,8 @@ struct events {
     bool return_before_ack; /* a return came, and its ack had not come before */
     char down_reason[EVENT_TEXT_SIZE];
     bool was_up;
+    uint64_t epoch; /* this and the URL as of the last up or down */
+    char url[EVENT_TEXT_SIZE];
     int code; /* of the last return or channel close */
     char text[EVENT_TEXT_SIZE];
     unsigned channel; /* of the last event on a channel */
@@ -88,9 +90,12 @@ static void copy_event_text(char *to, const char *text)
 static bool on_up(struct amqp *amqp, void *arg)
 {
     struct session *session = arg;
+    require(amqp_is_up(amqp));
     bool kept = !session->on_up || session->on_up(amqp, session);
     pthread_mutex_lock(&session->mutex);
     session->events.ups++;
+    session->events.epoch = amqp_epoch(amqp);
+    copy_event_text(session->events.url, amqp_url_shown(amqp));
     session_change(session);
     return kept;
 }
@@ -101,6 +106,8 @@ static void on_down(struct amqp *amqp, void *arg, const char *reason, bool was_u
     require(!amqp_is_up(amqp));
     pthread_mutex_lock(&session->mutex);
     session->events.downs++;
+    session->events.epoch = amqp_epoch(amqp);
+    copy_event_text(session->events.url, amqp_url_shown(amqp));
     session->events.was_up = was_up;
     copy_event_text(session->events.down_reason, reason);
     session_change(session);
@@ -285,6 +292,15 @@ static struct session *session_start(const char *urls)
             fail_msg("not within %d s: %s (downs %u: %s, closes %u: %s)", PATIENCE_S, #condition, e->downs,  \
                      e->down_reason, e->closes, e->text);                                                    \
     } while (0)
+
+/* A field of the events as it is now; texts and arrays are good as long as nothing more happens. */
+#define seen(session, field)                                                                                 \
+    __extension__({                                                                                          \
+        pthread_mutex_lock(&(session)->mutex);                                                               \
+        __auto_type seen_ = (session)->events.field;                                                         \
+        pthread_mutex_unlock(&(session)->mutex);                                                             \
+        seen_;                                                                                               \
+    })
 
 /* Runs `task` in the owner's thread, in a tick() of a connection that is up, and returns its result. */
 static bool session_do(struct session *session, bool (*task)(struct amqp *amqp, void *arg), void *arg)

@@ -1,4 +1,5 @@
-/* A service with threads behind it, for the tests of calls that are answered later and of the server's end. */
+/* A service with threads behind it, for the tests of calls that are answered later and of the server's end.
+ */
 #ifndef TESTS_HTTP_WORKERS_H
 #define TESTS_HTTP_WORKERS_H
 

@@ -1,5 +1,5 @@
-/* An HTTP client that sends what it is told, byte for byte, and a server on a free port: for the tests of http_server.
- * Everything fails the test by itself; nothing waits more than RAW_TIMEOUT_S. */
+/* An HTTP client that sends what it is told, byte for byte, and a server on a free port: for the tests of
+ * http_server. Everything fails the test by itself; nothing waits more than RAW_TIMEOUT_S. */
 #ifndef TESTS_RAW_HTTP_H
 #define TESTS_RAW_HTTP_H
 
@@ -151,7 +151,8 @@ static inline void assert_header(const struct raw_reply *reply, const char *name
         assert_string_equal(found, value);
 }
 
-/* Reads one reply; `to_head`: it answers HEAD, so that no body follows. False at the end of the connection. */
+/* Reads one reply; `to_head`: it answers HEAD, so that no body follows. False at the end of the connection.
+ */
 static inline bool raw_read_reply(struct raw_client *client, bool to_head, struct raw_reply *reply)
 {
     char *end;
@@ -269,7 +270,8 @@ static inline unsigned raw_free_port(void)
     return ntohs(address.sin_port);
 }
 
-/* Opens the server with the config's gaps filled, on a port that was free; somebody else may be quicker: again. */
+/* Opens the server with the config's gaps filled, on a port that was free; somebody else may be quicker:
+ * again. */
 static inline struct http_server *raw_server(struct http_server_config config, unsigned *ret_port)
 {
     struct http_server *server = NULL;

@@ -12,9 +12,9 @@ static void test_every_message_is_confirmed(void **state)
     assert_true(session_do(session, publish, &batch));
     assert_int_equal(batch.last_tag, 1000);
     session_wait(session, e->confirmed == 1000);
-    assert_int_equal(session->events.lowest_unconfirmed, 1000);
-    assert_int_equal(session->events.nacks, 0);
-    assert_int_equal(session->events.returns, 0);
+    assert_int_equal(seen(session, lowest_unconfirmed), 1000);
+    assert_int_equal(seen(session, nacks), 0);
+    assert_int_equal(seen(session, returns), 0);
     (void)wait_for_messages(session, 1000);
     session_stop(session);
 }
@@ -29,12 +29,12 @@ static void test_a_message_for_no_queue_comes_back_before_its_confirm(void **sta
         .publication = {.queue = "no-such-queue", .message_id = "lost-1", .body = "x", .body_len = 1}};
     assert_true(session_do(session, publish, &batch));
     session_wait(session, e->confirmed == 1);
-    assert_int_equal(session->events.returns, 1);
-    assert_true(session->events.return_before_ack);
-    assert_int_equal(session->events.code, 312);
-    assert_string_equal(session->events.text, "NO_ROUTE");
-    assert_string_equal(session->events.message_id, "lost-1");
-    assert_int_equal(session->events.channel, 1);
+    assert_int_equal(seen(session, returns), 1);
+    assert_true(seen(session, return_before_ack));
+    assert_int_equal(seen(session, code), 312);
+    assert_string_equal(seen(session, text), "NO_ROUTE");
+    assert_string_equal(seen(session, message_id), "lost-1");
+    assert_int_equal(seen(session, channel), 1);
     session_stop(session);
 }
 
@@ -95,16 +95,16 @@ static void test_prefetch_one_gives_the_next_message_after_the_ack(void **state)
     struct amqp_queue found = wait_for_messages(session, 2);
     assert_true(found.exists);
     assert_int_equal(found.consumers, 1);
-    assert_int_equal(session->events.deliveries, 1);
-    assert_true(session_do(session, ack_on_2, &session->events.tag));
+    assert_int_equal(seen(session, deliveries), 1);
+    assert_true(session_do(session, ack_on_2, &(uint64_t){seen(session, tag)}));
     session_wait(session, e->deliveries == 2);
-    assert_true(session_do(session, nack_on_2, &session->events.tag));
+    assert_true(session_do(session, nack_on_2, &(uint64_t){seen(session, tag)}));
     session_wait(session, e->deliveries == 3);
     (void)wait_for_messages(session, 0);
     session_stop(session); /* the third one was not acknowledged */
     session = session_start_with((struct amqp_config){.urls = broker_url}, open_for_consuming);
     session_wait(session, e->deliveries == 1);
-    assert_true(session->events.redelivered);
+    assert_true(seen(session, redelivered));
     session_stop(session);
 }
 
@@ -124,7 +124,7 @@ static void test_after_a_cancel_nothing_more_is_delivered(void **state)
     publish_text(session, 1, "x");
     session_wait(session, e->confirmed == 1);
     (void)wait_for_messages(session, 1);
-    assert_int_equal(session->events.deliveries + session->events.cancels, 0);
+    assert_int_equal(seen(session, deliveries) + seen(session, cancels), 0);
     session_stop(session);
 }
 
@@ -147,8 +147,8 @@ static void test_a_consumer_may_be_cancelled_at_once(void **state)
     assert_true(session_do(session, open_for_publishing, NULL));
     publish_text(session, 1, "x");
     session_wait(session, e->deliveries == 1);
-    assert_int_equal(session->events.channel, 3);
-    assert_int_equal(session->events.downs, 0);
+    assert_int_equal(seen(session, channel), 3);
+    assert_int_equal(seen(session, downs), 0);
     session_stop(session);
 }
 
@@ -165,16 +165,16 @@ static void test_closing_a_channel_gives_its_message_back(void **state)
     struct session *session = session_start_with((struct amqp_config){.urls = broker_url}, open_for_both);
     publish_text(session, 1, "x");
     session_wait(session, e->deliveries == 1);
-    assert_false(session->events.redelivered);
+    assert_false(seen(session, redelivered));
     for (unsigned i = 2; i < 12; i++) {
         assert_true(session_do(session, reopen_2, NULL));
         session_wait(session, e->deliveries == i);
-        assert_true(session->events.redelivered);
-        assert_int_equal(session->events.tag, 1);
+        assert_true(seen(session, redelivered));
+        assert_int_equal(seen(session, tag), 1);
     }
-    assert_true(session_do(session, ack_on_2, &session->events.tag));
+    assert_true(session_do(session, ack_on_2, &(uint64_t){seen(session, tag)}));
     (void)wait_for_messages(session, 0);
-    assert_int_equal(session->events.downs + session->events.closes, 0);
+    assert_int_equal(seen(session, downs) + seen(session, closes), 0);
     session_stop(session);
 }
 
@@ -191,21 +191,21 @@ static void test_a_channel_closed_by_the_broker_can_be_opened_again(void **state
         session_start_with((struct amqp_config){.urls = broker_url}, open_for_publishing);
     assert_true(session_do(session, consume_nothing, NULL));
     session_wait(session, e->closes == 1);
-    assert_int_equal(session->events.channel, 2);
-    assert_int_equal(session->events.code, 404);
-    assert_non_null(strstr(session->events.text, "no-such-queue"));
+    assert_int_equal(seen(session, channel), 2);
+    assert_int_equal(seen(session, code), 404);
+    assert_non_null(strstr(seen(session, text), "no-such-queue"));
     assert_true(session_do(session, ack_on_2, &(uint64_t){1})); /* nothing is sent */
 
     assert_true(session_do(session, open_for_consuming, NULL));
     assert_true(session_do(session, ack_on_2, &(uint64_t){7}));
     session_wait(session, e->closes == 2);
-    assert_int_equal(session->events.code, 406);
-    assert_non_null(strstr(session->events.text, "unknown delivery tag 7"));
+    assert_int_equal(seen(session, code), 406);
+    assert_non_null(strstr(seen(session, text), "unknown delivery tag 7"));
 
     assert_true(session_do(session, open_for_consuming, NULL));
     publish_text(session, 1, "x");
     session_wait(session, e->deliveries == 1 && e->confirmed == 1);
-    assert_int_equal(session->events.downs, 0);
+    assert_int_equal(seen(session, downs), 0);
     session_stop(session);
 }
 
@@ -216,7 +216,7 @@ static void test_deleting_the_queue_cancels_its_consumer(void **state)
     wait_for_consumers(session, 1);
     assert_int_equal(delete_queue(), 204);
     session_wait(session, e->cancels == 1);
-    assert_int_equal(session->events.channel, 2);
+    assert_int_equal(seen(session, channel), 2);
     assert_true(session_do(session, open_for_consuming, NULL)); /* on the same channel */
     publish_text(session, 1, "x");
     session_wait(session, e->deliveries == 1);
@@ -240,7 +240,7 @@ static void test_a_queue_is_used_as_it_is(void **state)
     publish_text(session, 9, "x");
     session_wait(session, e->confirmed == 9 && e->deliveries == 1);
     (void)wait_for_messages(session, 7);
-    assert_int_equal(session->events.downs + session->events.closes, 0);
+    assert_int_equal(seen(session, downs) + seen(session, closes), 0);
     session_stop(session);
 }
 

@@ -10,14 +10,14 @@ static void test_a_wrong_password_is_said_and_not_tried_again_at_once(void **sta
     char *url = mem_format("amqp://%s:S3cret@%s:%d/", broker.user, broker.host, broker.port);
     struct session *session = session_start(url);
     session_wait(session, e->downs == 1);
-    assert_non_null(strstr(session->events.down_reason, "identifiants refusés : 403 ACCESS_REFUSED"));
-    assert_null(strstr(session->events.down_reason, "S3cret"));
-    assert_null(strstr(amqp_url_shown(session->amqp), "S3cret"));
-    assert_false(session->events.was_up);
+    assert_non_null(strstr(seen(session, down_reason), "identifiants refusés : 403 ACCESS_REFUSED"));
+    assert_null(strstr(seen(session, down_reason), "S3cret"));
+    assert_null(strstr(seen(session, url), "S3cret"));
+    assert_false(seen(session, was_up));
     /* The usual first wait is 0.5 s at most; four ticks are 1.5 s at least. */
-    unsigned ticks = session->events.ticks;
+    unsigned ticks = seen(session, ticks);
     session_wait(session, e->ticks >= ticks + 4);
-    assert_int_equal(session->events.downs, 1);
+    assert_int_equal(seen(session, downs), 1);
     int64_t start = clock_mono_ms();
     session_stop(session);
     assert_in_range(clock_mono_ms() - start, 0, 400);
@@ -31,7 +31,7 @@ static void test_an_unknown_virtual_host_is_said(void **state)
         mem_format("amqp://%s:%s@%s:%d/nowhere", broker.user, broker.password, broker.host, broker.port);
     struct session *session = session_start(url);
     session_wait(session, e->downs == 2);
-    assert_non_null(strstr(session->events.down_reason, "hôte virtuel refusé : 530 NOT_ALLOWED"));
+    assert_non_null(strstr(seen(session, down_reason), "hôte virtuel refusé : 530 NOT_ALLOWED"));
     session_stop(session);
 }
 
@@ -42,9 +42,8 @@ static void test_a_dead_url_is_passed_over_for_the_next_one(void **state)
     char *urls = mem_format("amqp://127.0.0.1:1,amqp://no-such-host.invalid,%s", broker_url);
     struct session *session = session_start(urls);
     session_wait(session, e->ups == 1);
-    assert_true(amqp_is_up(session->amqp));
-    assert_int_equal(amqp_epoch(session->amqp), 1);
-    assert_string_equal(amqp_url_shown(session->amqp), broker.shown);
+    assert_int_equal(seen(session, epoch), 1);
+    assert_string_equal(seen(session, url), broker.shown);
     session_stop(session);
 }
 
@@ -59,8 +58,8 @@ static void test_a_refusal_by_up_is_tried_again(void **state)
     (void)state;
     struct session *session = session_start_with((struct amqp_config){.urls = broker_url}, refuse_once);
     session_wait(session, e->ups == 2);
-    assert_int_equal(session->events.downs, 1);
-    assert_false(session->events.was_up);
+    assert_int_equal(seen(session, downs), 1);
+    assert_false(seen(session, was_up));
     session_stop(session);
 }
 
@@ -73,11 +72,11 @@ static void test_a_connection_closed_by_the_broker_is_made_anew(void **state)
     session_wait(session, e->ups == 1);
     close_connection_named(name);
     session_wait(session, e->downs == 1);
-    assert_true(session->events.was_up);
+    assert_true(seen(session, was_up));
     assert_non_null(
-        strstr(session->events.down_reason, "connexion fermée par RabbitMQ : 320 CONNECTION_FORCED"));
+        strstr(seen(session, down_reason), "connexion fermée par RabbitMQ : 320 CONNECTION_FORCED"));
     session_wait(session, e->ups == 2);
-    assert_int_equal(amqp_epoch(session->amqp), 2);
+    assert_int_equal(seen(session, epoch), 2);
     session_stop(session);
 }
 
@@ -94,11 +93,11 @@ static void test_the_heartbeat_goes_on_while_only_publishing_or_only_waiting(voi
     for (unsigned i = 1; clock_mono_ms() < end; i++) {
         publish_text(publishing, 1, "x");
         session_wait(publishing, e->confirmed == i);
-        unsigned ticks = publishing->events.ticks;
+        unsigned ticks = seen(publishing, ticks);
         session_wait(publishing, e->ticks > ticks);
     }
-    assert_int_equal(waiting->events.downs, 0);
-    assert_int_equal(publishing->events.downs, 0);
+    assert_int_equal(seen(waiting, downs), 0);
+    assert_int_equal(seen(publishing, downs), 0);
     session_stop(waiting);
     session_stop(publishing);
 }
@@ -161,13 +160,13 @@ static void test_a_thousand_channels_take_a_message_each(void **state)
         assert_true(session_do(session, publish_many, "x"));
         session_wait(session, e->deliveries == round * MANY && e->confirmed == round * MANY);
         for (unsigned channel = 1; channel <= MANY; channel++)
-            assert_int_equal(session->events.delivered_on[channel], round);
-        assert_true(session_do(session, ack_many, session->events.tag_on));
+            assert_int_equal(seen(session, delivered_on)[channel], round);
+        assert_true(session_do(session, ack_many, seen(session, tag_on)));
     }
     (void)wait_for_messages(session, 0);
     print_message("%d messages after %lld ms, %ld KiB more\n", 3 * MANY,
                   (long long)(clock_mono_ms() - opened), resident_kib() - before_kib);
-    assert_int_equal(session->events.downs + session->events.closes, 0);
+    assert_int_equal(seen(session, downs) + seen(session, closes), 0);
     session_stop(session);
 }
 
@@ -193,7 +192,7 @@ static void test_a_wake_from_any_thread_brings_a_tick(void **state)
     session_wait(session, e->ups == 1);
     int64_t start = clock_mono_ms();
     for (int i = 0; i < 20; i++) {
-        unsigned ticks = session->events.ticks;
+        unsigned ticks = seen(session, ticks);
         amqp_wake(session->amqp);
         session_wait(session, e->ticks > ticks);
     }
@@ -207,7 +206,7 @@ static void test_what_was_sent_before_the_stop_arrives(void **state)
     struct session *session = session_start_with((struct amqp_config){.urls = broker_url}, open_for_both);
     publish_text(session, 1, "x");
     session_wait(session, e->deliveries == 1);
-    assert_true(session_do(session, ack_on_2, &session->events.tag));
+    assert_true(session_do(session, ack_on_2, &(uint64_t){seen(session, tag)}));
     int64_t start = clock_mono_ms();
     session_stop(session);
     assert_in_range(clock_mono_ms() - start, 0, 1000);

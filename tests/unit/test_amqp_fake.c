@@ -1,259 +1,5 @@
 /* common/amqp against an imitation of a broker: what a real one does seldom, late or never. */
-#include "amqp_fixture.h"
-
-#include <arpa/inet.h>
-#include <sys/socket.h>
-
-#include "buf.h"
-#include "cleanup.h"
-
-/* Frame types and methods (class << 16 | method) of AMQP 0-9-1. */
-enum { METHOD = 1, HEADER = 2, BODY = 3, HEARTBEAT = 8, FRAME_END = 0xCE, BASIC = 60 };
-enum {
-    CONNECTION_START = 10 << 16 | 10,
-    CONNECTION_START_OK = 10 << 16 | 11,
-    CONNECTION_TUNE = 10 << 16 | 30,
-    CONNECTION_OPEN = 10 << 16 | 40,
-    CONNECTION_OPEN_OK = 10 << 16 | 41,
-    CONNECTION_CLOSE = 10 << 16 | 50,
-    CONNECTION_CLOSE_OK = 10 << 16 | 51,
-    CONNECTION_BLOCKED = 10 << 16 | 60,
-    CONNECTION_UNBLOCKED = 10 << 16 | 61,
-    CHANNEL_OPEN = 20 << 16 | 10,
-    CHANNEL_CLOSE = 20 << 16 | 40,
-    CHANNEL_CLOSE_OK = 20 << 16 | 41,
-    QUEUE_DECLARE = 50 << 16 | 10,
-    QUEUE_DECLARE_OK = 50 << 16 | 11,
-    BASIC_DELIVER = BASIC << 16 | 60,
-    BASIC_ACK = BASIC << 16 | 80,
-};
-
-struct fake {
-    int listen_fd, fd;
-    unsigned heartbeat_s, channel_max;
-    void (*script)(struct fake *fake); /* after the login; before it when `raw` */
-    bool raw;
-    pthread_t thread;
-    char url[64];
-    struct buf out;
-};
-
-/* ---- frames ---- */
-
-static void put(struct fake *fake, uint64_t number, unsigned bytes)
-{
-    while (bytes-- > 0)
-        buf_char(&fake->out, (char)(number >> (8 * bytes)));
-}
-
-static void put_text(struct fake *fake, const char *text, unsigned length_bytes)
-{
-    put(fake, strlen(text), length_bytes);
-    buf_text(&fake->out, text);
-}
-
-/* Begins a frame in `out`; end_frame() puts the length in. */
-static size_t begin_frame(struct fake *fake, unsigned type, unsigned channel)
-{
-    put(fake, type, 1);
-    put(fake, channel, 2);
-    put(fake, 0, 4);
-    return fake->out.len;
-}
-
-static void end_frame(struct fake *fake, size_t start)
-{
-    uint32_t len = htonl((uint32_t)(fake->out.len - start));
-    memcpy(fake->out.data + start - 4, &len, 4);
-    put(fake, FRAME_END, 1);
-}
-
-static size_t begin_method(struct fake *fake, unsigned channel, uint32_t id)
-{
-    size_t start = begin_frame(fake, METHOD, channel);
-    put(fake, id, 4);
-    return start;
-}
-
-static void add_simple(struct fake *fake, unsigned channel, uint32_t id)
-{
-    end_frame(fake, begin_method(fake, channel, id));
-}
-
-static void add_close(struct fake *fake, unsigned channel, uint32_t id, unsigned code, const char *text)
-{
-    size_t start = begin_method(fake, channel, id);
-    put(fake, code, 2);
-    put_text(fake, text, 1);
-    put(fake, 0, 4);
-    end_frame(fake, start);
-}
-
-static void add_deliver(struct fake *fake, unsigned channel, uint64_t tag)
-{
-    size_t start = begin_method(fake, channel, BASIC_DELIVER);
-    put_text(fake, "c", 1);
-    put(fake, tag, 8);
-    put(fake, 0, 1);
-    put_text(fake, "", 1);
-    put_text(fake, "q", 1);
-    end_frame(fake, start);
-}
-
-static void add_header(struct fake *fake, unsigned channel, uint64_t body_size)
-{
-    size_t start = begin_frame(fake, HEADER, channel);
-    put(fake, BASIC, 2);
-    put(fake, 0, 2);
-    put(fake, body_size, 8);
-    put(fake, 0, 2); /* no properties */
-    end_frame(fake, start);
-}
-
-static void add_body(struct fake *fake, unsigned channel, const char *body)
-{
-    size_t start = begin_frame(fake, BODY, channel);
-    buf_text(&fake->out, body);
-    end_frame(fake, start);
-}
-
-static void add_ack(struct fake *fake, unsigned channel, uint64_t tag)
-{
-    size_t start = begin_method(fake, channel, BASIC_ACK);
-    put(fake, tag, 8);
-    put(fake, 0, 1);
-    end_frame(fake, start);
-}
-
-static void add_declare_ok(struct fake *fake, unsigned channel, unsigned messages, unsigned consumers)
-{
-    size_t start = begin_method(fake, channel, QUEUE_DECLARE_OK);
-    put_text(fake, "q", 1);
-    put(fake, messages, 4);
-    put(fake, consumers, 4);
-    end_frame(fake, start);
-}
-
-/* What has been added goes out. */
-static void flush(struct fake *fake)
-{
-    require(buf_ok(&fake->out));
-    for (size_t sent = 0; sent < fake->out.len;) {
-        ssize_t part = send(fake->fd, fake->out.data + sent, fake->out.len - sent, MSG_NOSIGNAL);
-        if (part <= 0)
-            break; /* the client has gone: the test sees that for itself */
-        sent += (size_t)part;
-    }
-    buf_clear(&fake->out);
-}
-
-static bool receive(struct fake *fake, void *to, size_t len)
-{
-    return recv(fake->fd, to, len, MSG_WAITALL) == (ssize_t)len;
-}
-
-/* Reads frames up to the method and returns its channel; 0xFFFF when the client has gone. */
-static unsigned await(struct fake *fake, uint32_t wanted)
-{
-    for (;;) {
-        unsigned char head[7], payload[8192];
-        if (!receive(fake, head, sizeof head))
-            return 0xFFFF;
-        uint32_t len = (uint32_t)head[3] << 24 | (uint32_t)head[4] << 16 | (uint32_t)head[5] << 8 | head[6];
-        require(len + 1 <= sizeof payload);
-        if (!receive(fake, payload, len + 1))
-            return 0xFFFF;
-        require(payload[len] == FRAME_END);
-        uint32_t id = 0;
-        memcpy(&id, payload, len >= 4 ? 4 : 0);
-        if (head[0] == METHOD && ntohl(id) == wanted)
-            return (unsigned)head[1] << 8 | head[2];
-    }
-}
-
-/* ---- the imitation ---- */
-
-static bool let_in(struct fake *fake)
-{
-    char protocol[8];
-    if (!receive(fake, protocol, sizeof protocol) || memcmp(protocol, "AMQP\0\0\11\1", 8) != 0)
-        return false;
-    size_t start = begin_method(fake, 0, CONNECTION_START);
-    put(fake, 9, 2); /* version 0-9 */
-    put(fake, 0, 4);
-    put_text(fake, "AMQPLAIN PLAIN", 4);
-    put_text(fake, "en_US", 4);
-    end_frame(fake, start);
-    flush(fake);
-    if (await(fake, CONNECTION_START_OK) != 0)
-        return false;
-    start = begin_method(fake, 0, CONNECTION_TUNE);
-    put(fake, fake->channel_max, 2);
-    put(fake, 131072, 4);
-    put(fake, fake->heartbeat_s, 2);
-    end_frame(fake, start);
-    flush(fake);
-    if (await(fake, CONNECTION_OPEN) != 0)
-        return false;
-    start = begin_method(fake, 0, CONNECTION_OPEN_OK);
-    put_text(fake, "", 1);
-    end_frame(fake, start);
-    flush(fake);
-    return true;
-}
-
-static void *run_fake(void *arg)
-{
-    struct fake *fake = arg;
-    while ((fake->fd = accept(fake->listen_fd, NULL, NULL)) >= 0) {
-        if (fake->raw || let_in(fake))
-            fake->script(fake);
-        close(fake->fd);
-    }
-    return NULL;
-}
-
-/* A client over the imitation: `script` runs after each login. */
-static struct session *start_fake(struct fake *fake, void (*script)(struct fake *),
-                                  bool (*on_up_too)(struct amqp *, void *))
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof address;
-    fake->script = script;
-    fake->channel_max = fake->channel_max ? fake->channel_max : 2047;
-    fake->heartbeat_s = fake->heartbeat_s ? fake->heartbeat_s : 60;
-    buf_init(&fake->out, 1 << 24);
-    fake->listen_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    (void)setsockopt(fake->listen_fd, SOL_SOCKET, SO_RCVBUF, &(int){65536}, sizeof(int));
-    assert_int_equal(bind(fake->listen_fd, (struct sockaddr *)&address, size), 0);
-    assert_int_equal(listen(fake->listen_fd, 8), 0);
-    assert_int_equal(getsockname(fake->listen_fd, (struct sockaddr *)&address, &size), 0);
-    (void)snprintf(fake->url, sizeof fake->url, "amqp://127.0.0.1:%d", ntohs(address.sin_port));
-    assert_int_equal(pthread_create(&fake->thread, NULL, run_fake, fake), 0);
-    struct amqp_config config = {.urls = fake->url, .heartbeat_s = fake->heartbeat_s};
-    return session_start_with(config, on_up_too);
-}
-
-/* Returns how long the client took to stop. */
-static int64_t stop_fake(struct fake *fake, struct session *session)
-{
-    int64_t start = clock_mono_ms();
-    session_stop(session);
-    int64_t took_ms = clock_mono_ms() - start;
-    (void)shutdown(fake->listen_fd, SHUT_RDWR);
-    pthread_join(fake->thread, NULL);
-    close(fake->listen_fd);
-    buf_done(&fake->out);
-    return took_ms;
-}
-
-static void say_goodbye(struct fake *fake)
-{
-    if (await(fake, CONNECTION_CLOSE) == 0) {
-        add_simple(fake, 0, CONNECTION_CLOSE_OK);
-        flush(fake);
-    }
-}
+#include "amqp_imitation.h"
 
 static bool open_three(struct amqp *amqp, void *arg)
 {
@@ -281,7 +27,7 @@ static void interleave(struct fake *fake)
     add_body(fake, 1, "cdef");
     add_body(fake, 3, "XYZ");
     /* One byte a packet: a frame never comes whole. */
-    (void)setsockopt(fake->fd, IPPROTO_TCP, 1 /* TCP_NODELAY */, &(int){1}, sizeof(int));
+    (void)setsockopt(fake->fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
     for (size_t i = 0; i < fake->out.len; i++)
         (void)send(fake->fd, fake->out.data + i, 1, MSG_NOSIGNAL);
     buf_clear(&fake->out);
@@ -294,11 +40,11 @@ static void test_messages_whose_frames_are_mixed_arrive_whole(void **state)
     struct fake fake = {0};
     struct session *session = start_fake(&fake, interleave, open_three);
     session_wait(session, e->deliveries == 3);
-    assert_int_equal(session->events.tag_on[1], 10);
-    assert_int_equal(session->events.tag_on[2], 20);
-    assert_int_equal(session->events.tag_on[3], 30);
-    assert_string_equal(session->events.body, "xyzXYZ");
-    assert_string_equal(session->events.message_id, "");
+    assert_int_equal(seen(session, tag_on)[1], 10);
+    assert_int_equal(seen(session, tag_on)[2], 20);
+    assert_int_equal(seen(session, tag_on)[3], 30);
+    assert_string_equal(seen(session, body), "xyzXYZ");
+    assert_string_equal(seen(session, message_id), "");
     stop_fake(&fake, session);
 }
 
@@ -319,7 +65,7 @@ static void test_ticks_go_on_in_a_flood(void **state)
     struct fake fake = {0};
     struct session *session = start_fake(&fake, flood, open_three);
     session_wait(session, e->acks == FLOOD);
-    assert_true(session->events.ticks >= 100);
+    assert_true(seen(session, ticks) >= 100);
     stop_fake(&fake, session);
 }
 
@@ -340,7 +86,7 @@ static bool look_alone(struct amqp *amqp, void *arg)
     struct session *session = arg;
     struct amqp_queue found = {0};
     return amqp_queue_look(amqp, "q", &found) && found.messages == 3 && found.consumers == 4 &&
-           session->events.acks == 0;
+           seen(session, acks) == 0;
 }
 
 static void test_what_comes_in_during_a_look_is_handled_after_it(void **state)
@@ -350,7 +96,7 @@ static void test_what_comes_in_during_a_look_is_handled_after_it(void **state)
     struct session *session = start_fake(&fake, answer_late, open_three);
     assert_true(session_do(session, look_alone, session));
     session_wait(session, e->acks == 1 && e->deliveries == 1);
-    assert_string_equal(session->events.body, "hi");
+    assert_string_equal(seen(session, body), "hi");
     stop_fake(&fake, session);
 }
 
@@ -380,11 +126,11 @@ static void test_an_alarm_is_told_and_nothing_is_asked_meanwhile(void **state)
     struct amqp_queue found;
     struct session *session = start_fake(&fake, block_and_unblock, open_three);
     session_wait(session, e->blocks == 1);
-    assert_string_equal(session->events.text, "low on memory");
+    assert_string_equal(seen(session, text), "low on memory");
     assert_false(session_do(session, look_at_q, &found));
     assert_true(session_do(session, ack_on_1, &(uint64_t){1}));
     session_wait(session, e->unblocks == 1);
-    assert_int_equal(session->events.downs, 0);
+    assert_int_equal(seen(session, downs), 0);
     assert_true(session_do(session, ack_on_1, &(uint64_t){2}));
     stop_fake(&fake, session);
 }
@@ -425,9 +171,9 @@ static void test_both_sides_may_close_a_channel_at_once(void **state)
     struct session *session = start_fake(&fake, close_across, open_three);
     assert_true(session_do(session, reopen_2, NULL));
     session_wait(session, e->deliveries >= 1);
-    assert_int_equal(session->events.tag, 2);
-    assert_int_equal(session->events.deliveries, 1);
-    assert_int_equal(session->events.closes + session->events.downs, 0);
+    assert_int_equal(seen(session, tag), 2);
+    assert_int_equal(seen(session, deliveries), 1);
+    assert_int_equal(seen(session, closes) + seen(session, downs), 0);
     stop_fake(&fake, session);
 }
 
@@ -447,9 +193,9 @@ static void test_a_loss_during_a_look_is_a_loss(void **state)
     struct session *session = start_fake(&fake, close_during_look, open_three);
     assert_false(session_do(session, look_at_q, &found));
     session_wait(session, e->downs == 1);
-    assert_string_equal(session->events.down_reason,
+    assert_string_equal(seen(session, down_reason),
                         "connexion fermée par RabbitMQ : 320 CONNECTION_FORCED - bye");
-    assert_true(session->events.was_up);
+    assert_true(seen(session, was_up));
     session_wait(session, e->ups == 2);
     stop_fake(&fake, session);
 }
@@ -485,39 +231,29 @@ static void test_a_login_without_an_answer_does_not_hold_up_a_stop(void **state)
 
 /* ---- peers that are no good ---- */
 
-static void fall_silent(struct fake *fake)
-{
-    swallow(fake);
-}
-
 static void test_a_silent_peer_is_left_after_two_heartbeats(void **state)
 {
     (void)state;
     struct fake fake = {.heartbeat_s = 1};
     int64_t start = clock_mono_ms();
-    struct session *session = start_fake(&fake, fall_silent, open_three);
+    struct session *session = start_fake(&fake, swallow, open_three);
     session_wait(session, e->downs == 1);
-    assert_string_equal(session->events.down_reason, "plus aucun signe de vie (heartbeat)");
+    assert_string_equal(seen(session, down_reason), "plus aucun signe de vie (heartbeat)");
     assert_in_range(clock_mono_ms() - start, 1900, 4000);
     stop_fake(&fake, session);
 }
 
 static void read_nothing(struct fake *fake)
 {
-    for (int i = 0; i < 30; i++) {
+    do {
         end_frame(fake, begin_frame(fake, HEARTBEAT, 0));
         flush(fake);
-        if (recv(fake->fd, &(char){0}, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
-            break;
-        (void)nanosleep(&(struct timespec){.tv_nsec = 500 * 1000000}, NULL);
-    }
+    } while (!wait_gone(fake, 500));
 }
 
 static void read_and_say_nothing(struct fake *fake)
 {
-    char peeked[1];
-    while (recv(fake->fd, peeked, 1, MSG_PEEK | MSG_DONTWAIT) != 0)
-        (void)nanosleep(&(struct timespec){.tv_nsec = 100 * 1000000}, NULL);
+    (void)wait_gone(fake, -1);
 }
 
 static bool publish_till_refused(struct amqp *amqp, void *arg)
@@ -541,7 +277,7 @@ static void test_a_peer_that_reads_nothing_cannot_hold_a_publish(void **state)
     assert_true(session_do(session, publish_till_refused, NULL));
     assert_in_range(clock_mono_ms() - start, 9000, 12000);
     session_wait(session, e->downs == 1);
-    assert_string_equal(session->events.down_reason, "RabbitMQ ne lit plus ce qui lui est envoyé");
+    assert_string_equal(seen(session, down_reason), "RabbitMQ ne lit plus ce qui lui est envoyé");
     stop_fake(&fake, session);
 }
 
@@ -555,7 +291,7 @@ static void test_a_dead_peer_cannot_hold_a_publish(void **state)
     assert_true(session_do(session, publish_till_refused, NULL));
     assert_in_range(clock_mono_ms() - start, 1000, 5000);
     session_wait(session, e->downs == 1);
-    assert_string_equal(session->events.down_reason, "plus aucun signe de vie (heartbeat)");
+    assert_string_equal(seen(session, down_reason), "plus aucun signe de vie (heartbeat)");
     stop_fake(&fake, session);
 }
 
@@ -608,8 +344,8 @@ static void test_what_is_not_amqp_ends_the_connection(void **state)
         bad_kind = cases[i].kind;
         struct session *session = start_fake(&fake, misbehave, open_three);
         session_wait(session, e->downs == 1);
-        assert_string_equal(session->events.down_reason, cases[i].reason);
-        assert_int_equal(session->events.deliveries, 0);
+        assert_string_equal(seen(session, down_reason), cases[i].reason);
+        assert_int_equal(seen(session, deliveries), 0);
         stop_fake(&fake, session);
     }
 }
@@ -619,9 +355,9 @@ static void test_a_closed_port_is_said_and_tried_again(void **state)
     (void)state;
     struct session *session = session_start("amqp://u:S3cret@127.0.0.1:1");
     session_wait(session, e->downs == 3);
-    assert_string_equal(session->events.down_reason, "connexion refusée");
-    assert_int_equal(amqp_epoch(session->amqp), 0);
-    assert_int_equal(session->events.ups, 0);
+    assert_string_equal(seen(session, down_reason), "connexion refusée");
+    assert_int_equal(seen(session, epoch), 0);
+    assert_int_equal(seen(session, ups), 0);
     int64_t start = clock_mono_ms();
     session_stop(session);
     assert_in_range(clock_mono_ms() - start, 0, 400);

@@ -96,7 +96,8 @@ static void test_a_request_id_is_kept_when_well_formed(void **state)
     memset(longest, 'z', sizeof longest);
     memset(too_long, 'z', sizeof too_long);
     longest[128] = too_long[129] = '\0';
-    const char *const good[] = {"abc", "A.b_c:d-9", longest}, *const bad[] = {"", "a b", "é", "a;b", too_long};
+    const char *const good[] = {"abc", "A.b_c:d-9", longest}, *const bad[] = {"", "a b", "é", "a;b",
+                                                                              too_long};
     (void)state;
     for (size_t i = 0; i < COUNT(good) + COUNT(bad); i++) {
         const char *id = i < COUNT(good) ? good[i] : bad[i - COUNT(good)];
@@ -118,7 +119,8 @@ static void test_handlers_set_headers(void **state)
 {
     (void)state;
     struct raw_reply reply = raw_exchange(port,
-                                          "POST /things HTTP/1.1\r\n" HOST "Content-Type: application/json\r\n"
+                                          "POST /things HTTP/1.1\r\n" HOST
+                                          "Content-Type: application/json\r\n"
                                           "Content-Length: 2\r\n\r\n{}",
                                           200);
     assert_header(&reply, "Location", "/things/7");
@@ -195,8 +197,8 @@ static void test_each_call_is_logged_for_debugging(void **state)
     fflush(stdout);
     dup2(file, STDOUT_FILENO);
     log_init("test", "json", "debug");
-    struct raw_reply reply =
-        raw_exchange(port, "GET /nothing?secret=1 HTTP/1.1\r\n" HOST "X-Request-Id: r1\r\n\r\n", 404);
+    struct raw_reply reply = raw_exchange(
+        port, "GET /nothing?secret=1 HTTP/1.1\r\n" HOST "X-Request-Id: r1\r\n\r\n", 404);
     assert_true(http_server_idle(server, RAW_TIMEOUT_S * 1000));
     http_server_close(server); /* its threads write no more */
     server = NULL;
@@ -228,8 +230,13 @@ static void test_each_call_is_logged_for_debugging(void **state)
 
 static void test_a_busy_port_is_named(void **state)
 {
-    struct http_server_config config = {.bind = "127.0.0.1", .port = port, .threads = 2, .max_body_bytes = 1024,
-                                        .max_connections = 10, .idle_timeout_s = 5, .cors_origin = ""};
+    struct http_server_config config = {.bind = "127.0.0.1",
+                                        .port = port,
+                                        .threads = 2,
+                                        .max_body_bytes = 1024,
+                                        .max_connections = 10,
+                                        .idle_timeout_s = 5,
+                                        .cors_origin = ""};
     struct http_server *second = NULL;
     struct err err;
     char number[8];
@@ -248,9 +255,14 @@ static void test_no_address_means_ipv4_and_ipv6(void **state)
 {
     (void)state;
     http_server_close(server);
-    server = raw_server((struct http_server_config){.bind = "", .threads = 1, .routes = routes,
-                                                    .route_count = COUNT(routes), },
-                        &port);
+    server = raw_server(
+        (struct http_server_config){
+            .bind = "",
+            .threads = 1,
+            .routes = routes,
+            .route_count = COUNT(routes),
+        },
+        &port);
     struct raw_reply reply = raw_exchange(port, "GET / HTTP/1.1\r\n" HOST "\r\n", 200);
     raw_reply_done(&reply);
 

@@ -1,4 +1,5 @@
-/* Request bodies at the HTTP server: their types, sizes and encodings, and what happens to those it does not want. */
+/* Request bodies at the HTTP server: their types, sizes and encodings, and what happens to those it does not
+ * want. */
 #include "raw_http.h"
 
 #include "log.h"
@@ -20,8 +21,10 @@ static const struct http_route routes[] = {
 static int setup(void **state)
 {
     (void)state;
-    server = raw_server(
-        (struct http_server_config){.max_body_bytes = MAX_BODY, .routes = routes, .route_count = COUNT(routes)}, &port);
+    server = raw_server((struct http_server_config){.max_body_bytes = MAX_BODY,
+                                                    .routes = routes,
+                                                    .route_count = COUNT(routes)},
+                        &port);
     return 0;
 }
 
@@ -92,7 +95,8 @@ static void test_only_json_is_taken_where_json_is_asked_for(void **state)
     (void)state;
     struct raw_client client = raw_connect(port);
     for (size_t i = 0; i < COUNT(cases); i++) {
-        char *request = mem_format("%s /things HTTP/1.1\r\n" HOST "Content-Type: %s\r\nContent-Length: 2\r\n\r\n{}",
+        char *request = mem_format("%s /things HTTP/1.1\r\n" HOST
+                                   "Content-Type: %s\r\nContent-Length: 2\r\n\r\n{}",
                                    cases[i].method, cases[i].type);
         raw_send(&client, request);
         struct raw_reply reply = raw_expect(&client, cases[i].status);
@@ -126,7 +130,8 @@ static void test_bodies_of_every_size_arrive_whole(void **state)
     struct raw_client client = raw_connect(port);
     for (size_t i = 0; i < COUNT(sizes); i++) {
         char *body = letters(sizes[i]);
-        char *head = mem_format("POST /things HTTP/1.1\r\n" HOST JSON "Content-Length: %zu\r\n\r\n", sizes[i]);
+        char *head = mem_format("POST /things HTTP/1.1\r\n" HOST JSON "Content-Length: %zu\r\n\r\n",
+                                sizes[i]);
         raw_send(&client, head);
         raw_send(&client, body);
         expect_body(&client, body, sizes[i]);
@@ -172,13 +177,32 @@ static void test_a_length_over_the_limit_is_413_at_once(void **state)
     (void)state;
     for (size_t i = 0; i < COUNT(lengths); i++) {
         struct raw_client client = raw_connect(port);
-        char *request = mem_format("POST /things HTTP/1.1\r\n" HOST JSON "Content-Length: %s\r\n\r\n", lengths[i]);
+        char *request = mem_format("POST /things HTTP/1.1\r\n" HOST JSON "Content-Length: %s\r\n\r\n",
+                                   lengths[i]);
         raw_send(&client, request);
         struct raw_reply reply = raw_expect(&client, 413);
         assert_problem(&reply, "/things", "Le corps de la requête est trop volumineux");
         assert_header(&reply, "Connection", "close");
         assert_closed(&client);
         raw_reply_done(&reply);
+        raw_close(&client);
+        free(request);
+    }
+}
+
+static void test_what_is_wrong_with_the_path_is_said_before_the_length(void **state)
+{
+    static const struct {
+        const char *line;
+        int status;
+    } cases[] = {{"POST /nothing", 404}, {"PUT /things", 405}};
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct raw_client client = raw_connect(port);
+        char *request = mem_format("%s HTTP/1.1\r\n" HOST "Content-Length: 70000\r\n\r\n", cases[i].line);
+        raw_send(&client, request);
+        expect(&client, cases[i].status);
+        assert_closed(&client);
         raw_close(&client);
         free(request);
     }
@@ -227,9 +251,11 @@ static void test_a_refused_body_is_read_and_the_connection_goes_on(void **state)
 {
     (void)state;
     struct raw_client client = raw_connect(port);
-    raw_send(&client, "POST /nothing HTTP/1.1\r\n" HOST "Content-Length: 30\r\n\r\nGET / HTTP/1.1\r\nHost: hidden\r\n\r\n");
+    raw_send(&client, "POST /nothing HTTP/1.1\r\n" HOST
+                      "Content-Length: 30\r\n\r\nGET / HTTP/1.1\r\nHost: hidden\r\n\r\n");
     expect(&client, 404);
-    raw_send(&client, "PUT /things HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+    raw_send(&client,
+             "PUT /things HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
     expect(&client, 405);
     raw_send(&client, "GET / HTTP/1.1\r\n" HOST "Content-Length: 3\r\n\r\nabc");
     expect_body(&client, "abc", 3);
@@ -247,15 +273,16 @@ static void test_100_continue_comes_only_when_the_body_is_wanted(void **state)
                  {"/things", JSON "Content-Length: 70000\r\n", 413}};
     (void)state;
     struct raw_client client = raw_connect(port);
-    raw_send(&client, "POST /things HTTP/1.1\r\n" HOST JSON "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+    raw_send(&client,
+             "POST /things HTTP/1.1\r\n" HOST JSON "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n");
     expect(&client, 100);
     raw_send(&client, "{}");
     expect_body(&client, "{}", 2);
     raw_close(&client);
     for (size_t i = 0; i < COUNT(cases); i++) {
         client = raw_connect(port);
-        char *request = mem_format("POST %s HTTP/1.1\r\n" HOST "%sExpect: 100-continue\r\n\r\n", cases[i].path,
-                                   cases[i].headers);
+        char *request = mem_format("POST %s HTTP/1.1\r\n" HOST "%sExpect: 100-continue\r\n\r\n",
+                                   cases[i].path, cases[i].headers);
         raw_send(&client, request);
         expect(&client, cases[i].status);
         assert_closed(&client);
@@ -273,6 +300,7 @@ int main(void)
         TEST(test_bodies_of_every_size_arrive_whole),
         TEST(test_chunked_bodies_arrive_whole),
         TEST(test_a_length_over_the_limit_is_413_at_once),
+        TEST(test_what_is_wrong_with_the_path_is_said_before_the_length),
         TEST(test_who_sends_it_all_the_same_still_reads_the_413),
         TEST(test_a_chunked_body_over_the_limit_is_413_at_its_end),
         TEST(test_a_refused_body_is_read_and_the_connection_goes_on),

@@ -8,7 +8,8 @@ enum { CLIENTS = 8 };
 static atomic_bool draining;
 static atomic_uint answered;
 
-/* One connection of a client: asks until it has asked enough or the server ends it, which it may only when draining. */
+/* One connection of a client: asks until it has asked enough or the server ends it, which it may only when
+ * draining. */
 static unsigned storm_through(struct raw_client *client, unsigned first, unsigned count)
 {
     static const char *const paths[] = {"/now", "/later", "/overtaken", "/later"};
@@ -89,7 +90,8 @@ static void test_draining_in_a_storm_loses_no_answer(void **state)
         for (size_t i = 0; i < CLIENTS; i++)
             pthread_join(threads[i], NULL);
         if (waits)
-            assert_int_equal(atomic_load(&answered), atomic_load(&worked)); /* nothing was done without an answer */
+            assert_int_equal(atomic_load(&answered),
+                             atomic_load(&worked)); /* nothing was done without an answer */
         open_server((struct http_server_config){.threads = (unsigned)round % 4 + 1});
     }
 }

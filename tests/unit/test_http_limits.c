@@ -1,5 +1,5 @@
-/* Connections at the HTTP server: their order and length of life, heads that two servers would read differently, and
- * the limits of size, time and number. */
+/* Connections at the HTTP server: their order and length of life, heads that two servers would read
+ * differently, and the limits of size, time and number. */
 #include "raw_http.h"
 
 #include <sys/resource.h>
@@ -230,10 +230,10 @@ static void test_heads_up_to_a_size_are_taken_and_above_it_refused(void **state)
         size_t size = cases[i / 2].size;
         char *text = mem_new(size + 1);
         memset(text, 'x', size);
-        char *request = mem_format(i % 2 ? "GET / HTTP/1.1\r\n" HOST "X: %s\r\n\r\n"
-                                         : "GET /?a=%s HTTP/1.1\r\n" HOST "\r\n",
-                                   text);
-        struct raw_reply reply = raw_exchange(port, request, i % 2 ? cases[i / 2].status_header : cases[i / 2].status_target);
+        char *request = mem_format(
+            i % 2 ? "GET / HTTP/1.1\r\n" HOST "X: %s\r\n\r\n" : "GET /?a=%s HTTP/1.1\r\n" HOST "\r\n", text);
+        struct raw_reply reply = raw_exchange(
+            port, request, i % 2 ? cases[i / 2].status_header : cases[i / 2].status_target);
         if (reply.status == 400)
             assert_problem(&reply, "/", "L'en-tête de la requête est trop volumineux");
         raw_reply_done(&reply);
@@ -259,7 +259,8 @@ static int64_t trickle(const char *start)
 static void test_a_request_must_be_complete_in_time(void **state)
 {
     static const char *const starts[] = {
-        "GET / HTTP/1.1\r\nX: ", "POST /things HTTP/1.1\r\n" HOST JSON "Content-Length: 60000\r\n\r\n", "GET /"};
+        "GET / HTTP/1.1\r\nX: ", "POST /things HTTP/1.1\r\n" HOST JSON "Content-Length: 60000\r\n\r\n",
+        "GET /"};
     (void)state;
     reopen((struct http_server_config){.idle_timeout_s = 1, .request_timeout_s = 1});
     for (size_t i = 0; i < COUNT(starts); i++) {
@@ -287,7 +288,8 @@ static void test_idle_connections_are_closed(void **state)
 static void test_a_client_that_leaves_in_the_middle_is_forgotten(void **state)
 {
     static const char *const starts[] = {
-        "GET", "GET / HTTP/1.1\r\nHost", "POST /things HTTP/1.1\r\n" HOST JSON "Content-Length: 60000\r\n\r\nabc",
+        "GET", "GET / HTTP/1.1\r\nHost",
+        "POST /things HTTP/1.1\r\n" HOST JSON "Content-Length: 60000\r\n\r\nabc",
         "POST /things HTTP/1.1\r\n" HOST JSON "Transfer-Encoding: chunked\r\n\r\n5\r\nab"};
     (void)state;
     for (size_t i = 0; i < 20 * COUNT(starts); i++) {
@@ -321,6 +323,39 @@ static void test_many_idle_connections_leave_the_server_quick(void **state)
     for (size_t i = 0; i < count; i++)
         raw_close(&idle[i]);
     free(idle);
+}
+
+/* Descriptors that a client needs are taken before the limit is lowered: it is one process. */
+static void test_running_out_of_descriptors_passes(void **state)
+{
+    enum { WAITING = 5 };
+    struct raw_client clients[WAITING], served = raw_connect(port);
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct rlimit before, none;
+    (void)state;
+    expect_alive(&served);
+    for (size_t i = 0; i < WAITING; i++) {
+        clients[i] = (struct raw_client){.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+        buf_init(&clients[i].received, RAW_MAX_BYTES);
+    }
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = (struct rlimit){.rlim_cur = 3, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    for (size_t i = 0; i < WAITING; i++) {
+        assert_int_equal(connect(clients[i].fd, (struct sockaddr *)&address, sizeof address), 0);
+        raw_send(&clients[i], "GET / HTTP/1.1\r\n" HOST "\r\n");
+    }
+    expect_alive(&served);
+    struct pollfd readable = {.fd = clients[0].fd, .events = POLLIN};
+    int answered = poll(&readable, 1, 300);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_equal(answered, 0);
+    for (size_t i = 0; i < WAITING; i++) {
+        expect(&clients[i], 200);
+        raw_close(&clients[i]);
+    }
+    raw_close(&served);
 }
 
 static void test_connections_over_the_limit_wait_for_a_place(void **state)
@@ -360,6 +395,7 @@ int main(void)
         TEST(test_idle_connections_are_closed),
         TEST(test_a_client_that_leaves_in_the_middle_is_forgotten),
         TEST(test_many_idle_connections_leave_the_server_quick),
+        TEST(test_running_out_of_descriptors_passes),
         TEST(test_connections_over_the_limit_wait_for_a_place),
     };
     log_init("test", "pretty", "info");

@@ -121,6 +121,31 @@ static void test_a_client_may_leave_while_its_call_waits(void **state)
     raw_close(&client);
 }
 
+/* libmicrohttpd takes the end of what a client sends for its leaving, once the call was parked. */
+static void test_a_client_may_stop_sending(void **state)
+{
+    (void)state;
+    for (unsigned n = 0; n < 50; n++) {
+        struct raw_client direct = raw_connect(port), parked = raw_connect(port);
+        ask(&direct, "/now", n);
+        ask(&parked, "/hold", n);
+        assert_int_equal(shutdown(direct.fd, SHUT_WR), 0);
+        assert_int_equal(shutdown(parked.fd, SHUT_WR), 0);
+        expect(&direct, n);
+        assert_closed(&direct);
+        wait_for_held(1);
+        release();
+        struct raw_reply reply;
+        if (raw_read_reply(&parked, false, &reply))
+            assert_answers(&reply, n);
+        raw_reply_done(&reply);
+        assert_closed(&parked);
+        raw_close(&direct);
+        raw_close(&parked);
+    }
+    assert_true(http_server_idle(server, LONG_MS));
+}
+
 static void test_a_waiting_call_outlives_every_timeout(void **state)
 {
     (void)state;
@@ -149,6 +174,7 @@ int main(void)
         TEST(test_what_is_pipelined_behind_a_parked_call_waits),
         TEST(test_thousands_wait_at_once),
         TEST(test_a_client_may_leave_while_its_call_waits),
+        TEST(test_a_client_may_stop_sending),
         TEST(test_a_waiting_call_outlives_every_timeout),
     };
     log_init("test", "pretty", "info");

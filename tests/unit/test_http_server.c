@@ -47,8 +47,10 @@ static const struct http_route routes[] = {
 
 static struct http_server *open_server(const char *cors_origin)
 {
-    struct http_server_config config = {
-        .cors_origin = cors_origin, .routes = routes, .route_count = COUNT(routes), .service = &service_marker};
+    struct http_server_config config = {.cors_origin = cors_origin,
+                                        .routes = routes,
+                                        .route_count = COUNT(routes),
+                                        .service = &service_marker};
     return raw_server(config, &port);
 }
 
@@ -106,10 +108,17 @@ static void test_paths_are_decoded_after_they_are_split(void **state)
     static const struct {
         const char *path, *param;
     } cases[] = {
-        {"/api/things/a%20b", "a b"},     {"/api/things/%C3%A9t%C3%a9", "été"}, {"/api/things/été", "été"},
-        {"/api/things/a+b", "a+b"},       {"/api/things/42/", "42"},            {"/api/thing%73/42", "42"},
-        {"/api/things/%7Bid%7D", "{id}"}, {"/api/things/..", ".."},             {"/api/things/%25", "%"},
-        {"/api/things/", ""},             {"/", ""},
+        {"/api/things/a%20b", "a b"},
+        {"/api/things/%C3%A9t%C3%a9", "été"},
+        {"/api/things/été", "été"},
+        {"/api/things/a+b", "a+b"},
+        {"/api/things/42/", "42"},
+        {"/api/thing%73/42", "42"},
+        {"/api/things/%7Bid%7D", "{id}"},
+        {"/api/things/..", ".."},
+        {"/api/things/%25", "%"},
+        {"/api/things/", ""},
+        {"/", ""},
     };
     (void)state;
     for (size_t i = 0; i < COUNT(cases); i++) {
@@ -267,7 +276,8 @@ static void test_a_fixed_path_comes_before_a_parameter(void **state)
 
 /* ---- CORS ---- */
 
-#define PREFLIGHT "OPTIONS /api/things/1 HTTP/1.1\r\n" HOST "Origin: %s\r\nAccess-Control-Request-Method: PATCH\r\n\r\n"
+#define PREFLIGHT                                                                                            \
+    "OPTIONS /api/things/1 HTTP/1.1\r\n" HOST "Origin: %s\r\nAccess-Control-Request-Method: PATCH\r\n\r\n"
 
 static struct raw_reply preflight(const char *origin)
 {
@@ -283,9 +293,10 @@ static void test_a_preflight_names_methods_and_headers(void **state)
     struct raw_reply reply = preflight("https://example.org");
     assert_header(&reply, "Access-Control-Allow-Origin", "*");
     assert_header(&reply, "Access-Control-Allow-Methods", "GET, HEAD, PATCH, DELETE, OPTIONS");
-    assert_header(&reply, "Access-Control-Allow-Headers",
-                  "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, X-Request-Id, traceparent, "
-                  "Playlist-Request");
+    assert_header(
+        &reply, "Access-Control-Allow-Headers",
+        "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, X-Request-Id, traceparent, "
+        "Playlist-Request");
     assert_header(&reply, "Access-Control-Max-Age", "7200");
     assert_header(&reply, "Access-Control-Allow-Credentials", NULL);
     assert_header(&reply, "Vary", NULL);
@@ -303,7 +314,8 @@ static void test_every_answer_carries_cors_headers(void **state)
         raw_send(&client, request);
         assert_true(raw_read_reply(&client, false, &reply));
         assert_header(&reply, "Access-Control-Allow-Origin", "*");
-        assert_header(&reply, "Access-Control-Expose-Headers", "ETag, Link, Location, Retry-After, X-Request-Id");
+        assert_header(&reply, "Access-Control-Expose-Headers",
+                      "ETag, Link, Location, Retry-After, X-Request-Id");
         raw_reply_done(&reply);
         raw_close(&client);
         free(request);

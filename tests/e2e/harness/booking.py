@@ -1,5 +1,7 @@
 """The specification's example booking, and the whole stack that turns one into a playlist."""
 
+import pika
+
 from .broker import QUEUE
 from .wait import wait_until
 
@@ -25,11 +27,35 @@ def soiree(soirees, soiree_id):
     return reply.json()
 
 
+def message(soiree_id, style="disco", **changes):
+    """The body of a message, as the Node.js version and ours write it."""
+    return {"soireeId": soiree_id, "clientId": "client123", "style": style,
+            "timestamp": "2025-12-02T10:30:00.000Z", **changes}
+
+
+def request_properties(message_id):
+    """The properties that the soirees service sets."""
+    return pika.BasicProperties(content_type="application/json", delivery_mode=2, message_id=message_id,
+                                type="soiree.reservee", app_id="service-soirees")
+
+
 def playlists_of(playlists, soiree_id):
     """All playlists made for one soirée."""
     reply = playlists.get("/api/playlists", params={"soireeId": soiree_id, "limit": 1000})
     assert reply.status_code == 200, "%d %s" % (reply.status_code, reply.text)
     return reply.json()
+
+
+def made_for(playlists, soiree_id, timeout=60):
+    """Wait for the playlist of one soirée, and check that it is the only one."""
+    found = wait_until(lambda: playlists_of(playlists, soiree_id), timeout, "a playlist for " + soiree_id)
+    assert len(found) == 1
+    return found[0]
+
+
+def waiting(lagmaster, number=1):
+    """Wait until that many calls of the API are in progress."""
+    wait_until(lambda: lagmaster.waiting == number, 60, "%d call(s) of the API in progress" % number)
 
 
 class Stack:

@@ -82,6 +82,7 @@ class Broker:
             "RABBITMQ_GENERATED_CONFIG_DIR": path("config"),
             "RABBITMQ_SCHEMA_DIR": path("schema"),
             "RABBITMQ_DIST_PORT": str(self.dist_port),
+            "RUNNING_UNDER_SYSTEMD": "1",  # the script becomes the server, instead of waiting for it
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2",
             "ERL_EPMD_PORT": str(self.epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
@@ -209,6 +210,10 @@ class Vhost:
             if ": 404 " in str(error):
                 return None
             raise
+
+    def counters(self, queue=QUEUE):
+        """What happened to a queue so far, by the management API: publish, deliver, redeliver, ack, ..."""
+        return (self.queue(queue) or {}).get("message_stats", {})
 
     def depth(self, queue=QUEUE):
         """(ready, consumers) as the queue itself says, at once; (0, 0) when there is no such queue."""

@@ -5,9 +5,15 @@ import signal
 import subprocess
 import time
 
+# Whatever ends the tests, even a SIGKILL, ends what they started: the kernel sees to it.
+WITH_US = ["setpriv", "--pdeathsig", "KILL", "--"]
+
 
 class Child:
-    """Starts a command in a process group of its own; its output goes to log_path (appended)."""
+    """Starts a command in a process group of its own; its output goes to log_path (appended).
+
+    It ends with the thread that started it: start it in the main thread.
+    """
 
     def __init__(self, name, argv, env, log_path, cwd=None):
         self.name, self.argv, self.env, self.log_path, self.cwd = name, argv, env, str(log_path), cwd
@@ -17,8 +23,8 @@ class Child:
         assert not self.running, "%s is running already" % self.name
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                self.argv, env=self.env, cwd=self.cwd, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True)
+                WITH_US + self.argv, env=self.env, cwd=self.cwd, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=log, start_new_session=True)
         return self
 
     @property

@@ -1,0 +1,162 @@
+"""Stops and crashes in the middle of the work, and a database that somebody else holds for a while."""
+
+import sqlite3
+import time
+
+import pytest
+from harness.booking import BOOKING, made_for, message, request_properties, waiting
+from harness.broker import DEAD_QUEUE
+from harness.http import ok_json
+from harness.imitations import FakeSoirees
+from harness.wait import holds_for, wait_until
+
+
+@pytest.mark.threads
+def test_a_stop_during_a_call_leaves_the_message_for_the_next_process(stack):
+    stack.playlists.restart(SHUTDOWN_GRACE_MS=1000)
+    stack.consuming()
+    stack.lagmaster.control(mode="hang")
+    made = stack.book()
+    waiting(stack.lagmaster)
+    begin = time.monotonic()
+    stack.playlists.stop()
+    assert time.monotonic() - begin < 1 + 2 + 3  # the grace, the rest of the stop, and a slow machine
+    wait_until(lambda: stack.vhost.depth() == (1, 0), what="the message is back")
+    assert stack.vhost.depth(DEAD_QUEUE) == (0, 0)
+    stack.playlists.start()
+    waiting(stack.lagmaster)
+    wait_until(lambda: stack.vhost.counters().get("redeliver") == 1, what="a redelivery", interval=0.5)
+    stack.lagmaster.release()
+    stack.linked(made["id"])
+    assert stack.lagmaster.count == 2
+    stack.drained()
+
+
+@pytest.mark.threads
+def test_a_stop_lets_a_call_end_within_the_grace(stack):
+    stack.lagmaster.control(mode="hang")
+    made = stack.book()
+    waiting(stack.lagmaster)
+    assert stack.playlists.get("/health").status_code == 200  # and the connection is kept
+    stack.playlists.begin_stop()
+    wait_until(lambda: stack.vhost.depth()[1] == 0, what="it no longer consumes")
+    assert stack.playlists.running
+    health = stack.playlists.get("/health")
+    assert (health.status_code, health.json()["status"]) == (503, "unhealthy")
+    stack.lagmaster.release()
+    stack.playlists.end_stop()
+    assert stack.vhost.depth() == (0, 0)
+    stack.playlists.start()
+    stack.linked(made["id"])
+    assert stack.lagmaster.count == 1
+
+
+def test_kill_9_during_a_call_ends_with_one_playlist(stack):
+    stack.lagmaster.control(mode="hang")
+    made = stack.book()
+    waiting(stack.lagmaster)
+    stack.playlists.kill()
+    stack.lagmaster.control()
+    stack.playlists.start()
+    stack.linked(made["id"])
+    assert stack.lagmaster.count == 2
+    stack.drained()
+
+
+def test_kill_9_between_playlist_and_link_ends_with_one_of_each(vhost, worker, lagmaster):
+    """The playlist is stored, the PATCH never answered: the next process calls no API again, and links."""
+    def slow(request):
+        time.sleep(8)
+        return 200
+    with FakeSoirees(slow, 200) as fake:
+        playlists = worker(fake.url)
+        vhost.publish(message("s-1"), request_properties("m-1"))
+        wait_until(fake.links, 60, "the PATCH")
+        playlists.kill()
+        made = [p.json()["playlistId"] for p in fake.links()]
+        wait_until(lambda: vhost.depth() == (1, 0), what="the message is back")
+        playlists.start()
+        wait_until(lambda: len(fake.links()) >= 2, 60, "the PATCH again")
+        assert made_for(playlists, "s-1")["id"] == made[0]
+        assert {p.json()["playlistId"] for p in fake.links()} == set(made)
+        assert lagmaster.count == 1
+        wait_until(vhost.drained, 60, "acked")
+        playlists.stop()
+        assert vhost.depth() == (0, 0)
+
+
+@pytest.mark.threads
+@pytest.mark.slow
+def test_kill_9_at_any_moment_ends_with_one_playlist_each(make_stack):
+    stack = make_stack(playlists={"PLAYLIST_WORKERS": 4}).start()
+    stack.lagmaster.control(latency_ms=30)
+    made = []
+    for round_number in range(6):
+        made += [stack.book(lieu="%d.%d" % (round_number, n))["id"] for n in range(10)]
+        # somewhere in the middle of the work, elsewhere each time
+        wait_until(lambda: stack.lagmaster.count >= 7 * round_number + 3, 60, "some calls")
+        stack.playlists.kill()
+        if round_number % 2:
+            stack.soirees.kill()
+            stack.soirees.start()
+        stack.playlists.start()
+    for key in made:
+        stack.linked(key, timeout=120)
+    stack.drained()
+
+
+# ---- a database that somebody else holds for a while
+
+class Lock:
+    """Holds the write lock of an SQLite file, as a backup or a person with the command line does."""
+
+    def __init__(self, path):
+        self.connection = sqlite3.connect(path, timeout=20, isolation_level=None)
+
+    def __enter__(self):
+        self.connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, *_exc):
+        self.connection.execute("ROLLBACK")
+        self.connection.close()
+
+
+@pytest.mark.threads
+@pytest.mark.slow
+def test_a_locked_playlists_database_holds_the_message_until_it_is_free(stack):
+    stack.lagmaster.control(mode="hang")
+    made = stack.book()
+    waiting(stack.lagmaster)
+    with Lock(stack.playlists.database):
+        stack.lagmaster.release()
+        wait_until(lambda: stack.lagmaster.waiting == 0, what="the API answered")
+        holds_for(lambda: stack.soiree(made["id"])["playlistId"] is None, 9, "nothing can be stored")
+        assert stack.vhost.depth(DEAD_QUEUE) == (0, 0)
+    stack.linked(made["id"], timeout=90)
+    stack.drained()
+    assert stack.lagmaster.count == 1
+    assert stack.vhost.depth(DEAD_QUEUE) == (0, 0)
+
+
+@pytest.mark.slow
+def test_a_locked_soirees_database_is_a_503_that_passes(stack):
+    first = stack.book()
+    stack.linked(first["id"])
+    with Lock(stack.soirees.database):
+        reply = stack.soirees.post("/api/soirees", BOOKING, timeout=60)
+        assert reply.status_code == 503, reply.text
+        assert int(reply.headers["Retry-After"]) > 0
+        assert ok_json(stack.soirees.get("/api/soirees"))[0]["id"] == first["id"]
+    made = wait_until(lambda: stack.soirees.post("/api/soirees", BOOKING), 60, "free again").json()
+    stack.linked(made["id"])
+    assert len(ok_json(stack.soirees.get("/api/soirees"))) == 2
+
+
+def test_the_link_is_tried_again_while_the_soirees_database_is_locked(stack):
+    stack.lagmaster.control(mode="hang")
+    made = stack.book()
+    waiting(stack.lagmaster)
+    with Lock(stack.soirees.database):
+        stack.lagmaster.release()
+        made_for(stack.playlists, made["id"])
+    stack.linked(made["id"], timeout=90)

@@ -1,0 +1,464 @@
+/* Settings: the environment, a file of lines, secrets in files of their own, and all problems at once. */
+#include "temp_folder.h"
+
+#include <signal.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include "config.h"
+
+static const struct setting settings[] = {
+    {.name = "T_TEXT", .fallback = "the default", .help = "a text"},
+    {.name = "T_NONE", .fallback = "", .help = "a text without a default"},
+    {.name = "T_EMPTY", .fallback = "*", .empty_counts = true, .help = "empty is a value"},
+    {.name = "T_PORT", .type = SETTING_NUMBER, .fallback = "3003", .min = 1, .max = 65535, .help = "a port"},
+    {.name = "T_THREADS", .type = SETTING_NUMBER, .fallback = "", .min = 1, .max = 64, .help = "a number or none"},
+    {.name = "T_FORMAT", .type = SETTING_CHOICE, .fallback = "pretty", .choices = "pretty json", .help = "a word"},
+    {.name = "T_KIND", .type = SETTING_CHOICE, .fallback = "", .choices = "quorum classic", .help = "a word or none"},
+    {.name = "T_SECRET", .fallback = "admin123", .secret = true, .help = "a password"},
+    {.name = "T_URL", .fallback = "", .check = config_check_http_url, .help = "a URL"},
+};
+
+struct fixture {
+    char *folder;
+    struct config *config;
+    struct buf problems;
+};
+
+static void forget_environment(void)
+{
+    for (size_t i = 0; i < COUNT(settings); i++) {
+        CLEANUP(free_text) char *file = mem_format("%s_FILE", settings[i].name);
+        (void)unsetenv(settings[i].name);
+        (void)unsetenv(file);
+    }
+    (void)unsetenv("CONFIG_FILE");
+}
+
+static int new_fixture(void **state)
+{
+    struct fixture *fixture = mem_new(sizeof *fixture);
+    fixture->folder = temp_folder();
+    buf_init(&fixture->problems, 64 * 1024);
+    forget_environment();
+    *state = fixture;
+    return 0;
+}
+
+static int free_fixture(void **state)
+{
+    struct fixture *fixture = *state;
+    forget_environment();
+    config_free(fixture->config);
+    buf_done(&fixture->problems);
+    drop_folder(&fixture->folder);
+    free(fixture);
+    return 0;
+}
+
+static void set(const char *name, const char *value)
+{
+    assert_int_equal(setenv(name, value, 1), 0);
+}
+
+/* Writes a file into the folder and sets the variable to its path. */
+static void set_to_file_n(struct fixture *fixture, const char *name, const char *bytes, size_t len)
+{
+    CLEANUP(free_text) char *path = mem_format("%s/%s", fixture->folder, name);
+    write_file(path, bytes, len);
+    set(name, path);
+}
+
+static void set_to_file(struct fixture *fixture, const char *name, const char *text)
+{
+    set_to_file_n(fixture, name, text, strlen(text));
+}
+
+static void load(struct fixture *fixture)
+{
+    config_free(fixture->config);
+    buf_clear(&fixture->problems);
+    fixture->config = config_load(settings, COUNT(settings), &fixture->problems);
+    assert_non_null(fixture->config);
+}
+
+static void load_well(struct fixture *fixture)
+{
+    load(fixture);
+    assert_string_equal(buf_get(&fixture->problems), "");
+}
+
+/* What the problems say, the fixture's folder written as "." */
+static void assert_problems(struct fixture *fixture, const char *expected)
+{
+    CLEANUP(buf_done) struct buf shown;
+    size_t len = strlen(fixture->folder);
+    buf_init(&shown, 64 * 1024);
+    load(fixture);
+    for (const char *c = buf_get(&fixture->problems); *c; c++) {
+        bool folder = strncmp(c, fixture->folder, len) == 0;
+        buf_char(&shown, folder ? '.' : *c);
+        c += folder ? len - 1 : 0;
+    }
+    assert_string_equal(buf_get(&shown), expected);
+}
+
+static void assert_text(const struct fixture *fixture, const char *name, const char *value)
+{
+    assert_string_equal(config_text(fixture->config, name), value);
+    assert_true(config_is(fixture->config, name, value));
+    assert_false(config_is(fixture->config, name, "another"));
+}
+
+/* ---- where values come from ---- */
+
+static void test_without_anything_every_setting_has_its_default(void **state)
+{
+    struct fixture *fixture = *state;
+    load_well(fixture);
+    for (size_t i = 0; i < COUNT(settings); i++)
+        assert_text(fixture, settings[i].name, settings[i].fallback);
+    assert_int_equal(config_number(fixture->config, "T_PORT"), 3003);
+    assert_int_equal(config_number(fixture->config, "T_THREADS"), 0); /* none */
+}
+
+static void test_the_environment_wins_over_the_file_and_the_file_over_the_default(void **state)
+{
+    struct fixture *fixture = *state;
+    set_to_file(fixture, "CONFIG_FILE", "T_TEXT=of the file\nT_NONE=of the file\nT_PORT=8080\n");
+    set("T_NONE", "of the environment");
+    load_well(fixture);
+    assert_text(fixture, "T_TEXT", "of the file");
+    assert_text(fixture, "T_NONE", "of the environment");
+    assert_int_equal(config_number(fixture->config, "T_PORT"), 8080);
+    assert_text(fixture, "T_FORMAT", "pretty");
+}
+
+static void test_an_empty_value_means_the_default_except_where_it_counts(void **state)
+{
+    struct fixture *fixture = *state;
+    set("T_TEXT", "");
+    set("T_PORT", "");
+    set("T_FORMAT", "");
+    set("T_EMPTY", "");
+    load_well(fixture);
+    assert_text(fixture, "T_TEXT", "the default");
+    assert_text(fixture, "T_PORT", "3003");
+    assert_text(fixture, "T_FORMAT", "pretty");
+    assert_text(fixture, "T_EMPTY", "");
+
+    forget_environment();
+    set_to_file(fixture, "CONFIG_FILE", "T_TEXT=\nT_PORT=\"\"\nT_EMPTY=\n");
+    load_well(fixture);
+    assert_text(fixture, "T_TEXT", "the default");
+    assert_text(fixture, "T_PORT", "3003");
+    assert_text(fixture, "T_EMPTY", "");
+
+    set_to_file(fixture, "CONFIG_FILE", "T_TEXT=of the file\nT_EMPTY=of the file\n");
+    set("T_TEXT", "");
+    set("T_EMPTY", "");
+    load_well(fixture);
+    assert_text(fixture, "T_TEXT", "of the file"); /* an empty variable is none */
+    assert_text(fixture, "T_EMPTY", "");
+}
+
+static void test_the_environment_is_read_once(void **state)
+{
+    struct fixture *fixture = *state;
+    set("T_TEXT", "at the start");
+    load_well(fixture);
+    set("T_TEXT", "later");
+    assert_text(fixture, "T_TEXT", "at the start");
+}
+
+/* ---- CONFIG_FILE ---- */
+
+static void test_the_lines_of_a_file_are_read_as_people_write_them(void **state)
+{
+    struct fixture *fixture = *state;
+    static const struct {
+        const char *lines, *value;
+    } cases[] = {
+        {"T_TEXT=value", "value"},
+        {"T_TEXT=value\n", "value"},
+        {"T_TEXT=value\r\n", "value"},
+        {"\n\n  \t \n# T_TEXT=comment\n  # T_TEXT=comment\n T_TEXT = value \n", "value"},
+        {"\tT_TEXT\t=\tvalue with spaces\t", "value with spaces"},
+        {"T_TEXT=a=b==", "a=b=="},
+        {"T_TEXT=first\nT_TEXT=last\n", "last"},
+        {"T_TEXT='single'", "single"},
+        {"T_TEXT=\"double\"", "double"},
+        {"T_TEXT=\" kept \"", " kept "},
+        {"T_TEXT=''a''", "'a'"},
+        {"T_TEXT='it\"", "'it\""},
+        {"T_TEXT='", "'"},
+        {"T_TEXT=value # no comment", "value # no comment"},
+        {"T_TEXT=#value", "#value"},
+        {"T_TEXT=é 😀", "é 😀"},
+        {"T_TEXTS=longer\nT_TEX=shorter\nt_text=lower\nT_TEXT=value\nX T_TEXT=other\n", "value"},
+        {"SOMETHING_ELSE=1\n=2\n", "the default"},
+        {"", "the default"},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        set_to_file(fixture, "CONFIG_FILE", cases[i].lines);
+        load_well(fixture);
+        assert_text(fixture, "T_TEXT", cases[i].value);
+    }
+}
+
+static void test_a_line_that_is_none_is_named_with_its_file(void **state)
+{
+    struct fixture *fixture = *state;
+    set_to_file(fixture, "CONFIG_FILE", "T_TEXT=fine\nhelp me\n# fine\n\nT_PORT: 80\nT_NONE=fine\n");
+    assert_problems(fixture, "CONFIG_FILE: ./CONFIG_FILE: a line is not KEY=VALUE\n"
+                             "CONFIG_FILE: ./CONFIG_FILE: a line is not KEY=VALUE\n");
+    assert_text(fixture, "T_NONE", "fine");
+}
+
+static void test_a_file_that_cannot_be_read_is_a_problem(void **state)
+{
+    struct fixture *fixture = *state;
+    CLEANUP(free_text) char *missing = mem_format("%s/missing", fixture->folder);
+    set("CONFIG_FILE", missing);
+    assert_problems(fixture, "CONFIG_FILE: ./missing: No such file or directory\n");
+    set("CONFIG_FILE", fixture->folder);
+    assert_problems(fixture, "CONFIG_FILE: .: cannot be read (a folder?)\n");
+    set_to_file_n(fixture, "CONFIG_FILE", "T_TEXT=a\0b\n", 11);
+    assert_problems(fixture, "CONFIG_FILE: ./CONFIG_FILE: holds a NUL byte\n");
+    set("CONFIG_FILE", "");
+    load_well(fixture); /* none */
+}
+
+static void test_a_file_has_at_most_64_kib(void **state)
+{
+    enum { MOST = 64 * 1024 };
+    struct fixture *fixture = *state;
+    CLEANUP(free_text) char *text = mem_new(MOST + 1);
+    memset(text, 'x', MOST + 1);
+    memcpy(text, "T_TEXT=", 7);
+    set_to_file_n(fixture, "CONFIG_FILE", text, MOST);
+    load_well(fixture);
+    assert_int_equal(strlen(config_text(fixture->config, "T_TEXT")), MOST - 7);
+    set_to_file_n(fixture, "CONFIG_FILE", text, MOST + 1);
+    assert_problems(fixture, "CONFIG_FILE: ./CONFIG_FILE: is over 64 KiB\n");
+}
+
+/* ---- secrets ---- */
+
+static void test_a_secret_may_be_in_a_file_of_its_own(void **state)
+{
+    struct fixture *fixture = *state;
+    static const struct {
+        const char *content, *value;
+    } cases[] = {
+        {"s3cret", "s3cret"},         {"s3cret\n", "s3cret"},       {"s3cret\r\n", "s3cret"}, {" sp aces \n", " sp aces "},
+        {"\"quoted\"\n", "\"quoted\""}, {"KEY=VALUE\n", "KEY=VALUE"}, {"#é\n", "#é"},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        set_to_file(fixture, "T_SECRET_FILE", cases[i].content);
+        load_well(fixture);
+        assert_text(fixture, "T_SECRET", cases[i].value);
+    }
+    set("T_SECRET_FILE", "");
+    load_well(fixture);
+    assert_text(fixture, "T_SECRET", "admin123");
+}
+
+static void test_the_path_of_a_secret_may_come_from_the_file(void **state)
+{
+    struct fixture *fixture = *state;
+    CLEANUP(free_text) char *path = mem_format("%s/secret", fixture->folder);
+    CLEANUP(free_text) char *lines = mem_format("T_SECRET_FILE=%s\n", path);
+    write_file(path, "s3cret\n", 7);
+    set_to_file(fixture, "CONFIG_FILE", lines);
+    load_well(fixture);
+    assert_text(fixture, "T_SECRET", "s3cret");
+}
+
+static void test_a_secret_in_the_environment_wins_over_its_file(void **state)
+{
+    struct fixture *fixture = *state;
+    set_to_file(fixture, "T_SECRET_FILE", "of its file\n");
+    set("T_SECRET", "of the environment");
+    load_well(fixture);
+    assert_text(fixture, "T_SECRET", "of the environment");
+}
+
+static void test_a_secret_file_named_by_the_environment_wins_over_the_configuration_file(void **state)
+{
+    struct fixture *fixture = *state;
+    set_to_file(fixture, "T_SECRET_FILE", "mounted\n");
+    set_to_file(fixture, "CONFIG_FILE", "T_SECRET=left there\n");
+    load_well(fixture);
+    assert_text(fixture, "T_SECRET", "mounted");
+}
+
+static void test_only_secrets_are_read_from_files_of_their_own(void **state)
+{
+    struct fixture *fixture = *state;
+    set_to_file(fixture, "T_TEXT_FILE", "of a file\n");
+    load_well(fixture);
+    assert_text(fixture, "T_TEXT", "the default");
+}
+
+static void test_a_secret_file_that_cannot_be_read_is_a_problem(void **state)
+{
+    struct fixture *fixture = *state;
+    CLEANUP(free_text) char *missing = mem_format("%s/missing", fixture->folder);
+    set("T_SECRET_FILE", missing);
+    assert_problems(fixture, "T_SECRET_FILE: ./missing: No such file or directory\n");
+}
+
+/* ---- checks ---- */
+
+static void test_numbers_are_decimal_and_within_their_bounds(void **state)
+{
+    struct fixture *fixture = *state;
+    static const char *const good[] = {"1", "80", "65535", "0080"};
+    static const char *const bad[] = {"0",     "65536", "-1",  "+1",   "1.0", "1e3",  "0x50", "80 ",
+                                      " 80",   "eighty", "8o", "3003,", "١",  "99999999999999999999999",
+                                      "80\n81"};
+    for (size_t i = 0; i < COUNT(good); i++) {
+        set("T_PORT", good[i]);
+        load_well(fixture);
+        assert_int_equal(config_number(fixture->config, "T_PORT"), atoi(good[i]));
+    }
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        CLEANUP(free_text) char *why = mem_format("T_PORT: '%s' is not a number from 1 to 65535\n", bad[i]);
+        set("T_PORT", bad[i]);
+        assert_problems(fixture, why);
+    }
+    set("T_PORT", "1");
+    set("T_THREADS", "65");
+    assert_problems(fixture, "T_THREADS: '65' is not a number from 1 to 64\n");
+}
+
+static void test_a_choice_is_one_of_its_words(void **state)
+{
+    struct fixture *fixture = *state;
+    static const char *const bad[] = {"prett", "retty", "pretty ", "prettyjson", "Json", "json,pretty", " ", "y j",
+                                      "pretty json"};
+    set("T_FORMAT", "json");
+    set("T_KIND", "classic");
+    load_well(fixture);
+    assert_text(fixture, "T_FORMAT", "json");
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        CLEANUP(free_text) char *why = mem_format("T_FORMAT: '%s' is not one of: pretty json\n", bad[i]);
+        set("T_FORMAT", bad[i]);
+        assert_problems(fixture, why);
+    }
+}
+
+static void test_all_problems_are_named_at_once(void **state)
+{
+    struct fixture *fixture = *state;
+    CLEANUP(free_text) char *missing = mem_format("%s/missing", fixture->folder);
+    set_to_file(fixture, "CONFIG_FILE", "nonsense\nT_THREADS=none\n");
+    set("T_PORT", "high");
+    set("T_FORMAT", "xml");
+    set("T_KIND", "mirrored");
+    set("T_SECRET_FILE", missing);
+    set("T_URL", "ftp://x");
+    assert_problems(fixture, "CONFIG_FILE: ./CONFIG_FILE: a line is not KEY=VALUE\n"
+                             "T_PORT: 'high' is not a number from 1 to 65535\n"
+                             "T_THREADS: 'none' is not a number from 1 to 64\n"
+                             "T_FORMAT: 'xml' is not one of: pretty json\n"
+                             "T_KIND: 'mirrored' is not one of: quorum classic\n"
+                             "T_SECRET_FILE: ./missing: No such file or directory\n"
+                             "T_URL: 'ftp://x' is not an http:// or https:// URL with a host\n");
+}
+
+static void test_a_url_is_http_with_a_host_and_without_spaces(void **state)
+{
+    struct fixture *fixture = *state;
+    static const char *const good[] = {"http://a", "https://a.b:1/c?d=e#f", "http://[::1]:3003", "http://10.0.0.7/"};
+    static const char *const bad[] = {"http://", "https://", "http:///x", "http://:80", "http://?x", "http://#", "a.b",
+                                      "HTTP://a", "file:///etc/passwd", "//a", "http:/a", "http://a b", "http://a\tb",
+                                      "http://a\nb", "http://a\x7F", "http://a ", "x"};
+    for (size_t i = 0; i < COUNT(good); i++) {
+        set("T_URL", good[i]);
+        load_well(fixture);
+        assert_text(fixture, "T_URL", good[i]);
+    }
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        struct err err = {0};
+        if (config_check_http_url(bad[i], &err) != STATUS_INVALID)
+            fail_msg("accepted: %s", bad[i]);
+        set("T_URL", bad[i]);
+        load(fixture);
+        assert_int_equal(strncmp(buf_get(&fixture->problems), "T_URL: ", 7), 0);
+    }
+}
+
+/* ---- showing them ---- */
+
+static void test_the_description_has_every_setting_and_no_value(void **state)
+{
+    struct fixture *fixture = *state;
+    CLEANUP(buf_done) struct buf out;
+    buf_init(&out, 64 * 1024);
+    set("T_TEXT", "given");
+    set("T_SECRET", "confidential");
+    load_well(fixture);
+    config_describe(settings, COUNT(settings), &out);
+    for (size_t i = 0; i < COUNT(settings); i++) {
+        const struct setting *s = &settings[i];
+        CLEANUP(free_text)
+        char *line = mem_format("  %-26s %s [%s]\n", s->name, s->help, *s->fallback ? s->fallback : "none");
+        assert_non_null(strstr(buf_get(&out), line));
+    }
+    assert_non_null(strstr(buf_get(&out), "1 to 65535\n"));
+    assert_non_null(strstr(buf_get(&out), "one of: pretty json\n"));
+    assert_non_null(strstr(buf_get(&out), "or T_SECRET_FILE, a file that holds it\n"));
+    assert_null(strstr(buf_get(&out), "T_TEXT_FILE"));
+    assert_null(strstr(buf_get(&out), "given"));
+    assert_null(strstr(buf_get(&out), "confidential"));
+}
+
+static void test_asking_for_a_setting_that_does_not_exist_ends_the_process(void **state)
+{
+    struct fixture *fixture = *state;
+    load_well(fixture);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        (void)setrlimit(RLIMIT_CORE, &(struct rlimit){0});
+        (void)close(STDERR_FILENO);
+        (void)config_text(fixture->config, "T_TYPO");
+        _exit(0);
+    }
+    int ended = 0;
+    assert_int_equal(waitpid(child, &ended, 0), child);
+    assert_true(WIFSIGNALED(ended));
+    assert_int_equal(WTERMSIG(ended), SIGABRT);
+}
+
+#define TEST(test) cmocka_unit_test_setup_teardown(test, new_fixture, free_fixture)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_without_anything_every_setting_has_its_default),
+        TEST(test_the_environment_wins_over_the_file_and_the_file_over_the_default),
+        TEST(test_an_empty_value_means_the_default_except_where_it_counts),
+        TEST(test_the_environment_is_read_once),
+        TEST(test_the_lines_of_a_file_are_read_as_people_write_them),
+        TEST(test_a_line_that_is_none_is_named_with_its_file),
+        TEST(test_a_file_that_cannot_be_read_is_a_problem),
+        TEST(test_a_file_has_at_most_64_kib),
+        TEST(test_a_secret_may_be_in_a_file_of_its_own),
+        TEST(test_the_path_of_a_secret_may_come_from_the_file),
+        TEST(test_a_secret_in_the_environment_wins_over_its_file),
+        TEST(test_a_secret_file_named_by_the_environment_wins_over_the_configuration_file),
+        TEST(test_only_secrets_are_read_from_files_of_their_own),
+        TEST(test_a_secret_file_that_cannot_be_read_is_a_problem),
+        TEST(test_numbers_are_decimal_and_within_their_bounds),
+        TEST(test_a_choice_is_one_of_its_words),
+        TEST(test_all_problems_are_named_at_once),
+        TEST(test_a_url_is_http_with_a_host_and_without_spaces),
+        TEST(test_the_description_has_every_setting_and_no_value),
+        TEST(test_asking_for_a_setting_that_does_not_exist_ends_the_process),
+    };
+    return cmocka_run_group_tests_name("config", tests, NULL, NULL);
+}
