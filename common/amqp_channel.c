@@ -1,4 +1,5 @@
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "amqp_internal.h"
@@ -154,9 +155,9 @@ static amqp_bytes_t consumer_tag(unsigned channel, unsigned consumer, char stora
 static unsigned consumer_of_tag(amqp_bytes_t tag)
 {
     char text[CONSUMER_TAG_SIZE];
-    unsigned channel = 0, consumer = 0;
     bytes_to_text(text, sizeof text, tag);
-    return sscanf(text, "c%u.%u", &channel, &consumer) == 2 ? consumer : 0;
+    const char *dot = strchr(text, '.');
+    return dot ? (unsigned)strtoul(dot + 1, NULL, 10) : 0;
 }
 
 static bool send_cancel(struct amqp *amqp, unsigned channel, unsigned consumer)
@@ -306,6 +307,7 @@ static bool send_body(struct amqp *amqp, unsigned channel, const char *body, siz
     while (len > 0) {
         size_t part = len < BODY_FRAME_MAX ? len : BODY_FRAME_MAX;
         amqp_frame_t frame = {.frame_type = AMQP_FRAME_BODY, .channel = (amqp_channel_t)channel};
+        /* NOLINTNEXTLINE(performance-no-int-to-ptr): the library's bytes are not const, and are only read */
         frame.payload.body_fragment = (amqp_bytes_t){.len = part, .bytes = (void *)(uintptr_t)body};
         if (!wire_send(amqp, &frame))
             return false;

@@ -128,7 +128,7 @@ void traceparent_continue(const char *incoming, char out[TRACEPARENT_SIZE])
     random_bytes(b, sizeof b);
     b[0] |= 1; /* ids of all zero are invalid (Trace Context section 3.2.2) */
     b[16] |= 1;
-    memcpy(out, "00-", 3);
+    memcpy(out, "00-", sizeof "00-");
     hex(b, 16, out + 3);
     hex(b + 16, 8, out + 36);
     out[35] = out[52] = '-';

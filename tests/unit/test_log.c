@@ -143,7 +143,7 @@ static void test_the_control_characters_beyond_ascii_do_not_reach_the_terminal(v
 static void test_bytes_that_are_no_utf8_do_not_reach_the_terminal(void **state)
 {
     (void)state;
-    static const char *const arguments[] = {"\x9B" "31m", "caf\xE9", "\xFF\xFE", "\xC3", "\xED\xA0\x80", "\xF0\x9F\x98"};
+    static const char *const arguments[] = {("\x9B" "31m"), "caf\xE9", "\xFF\xFE", "\xC3", "\xED\xA0\x80", "\xF0\x9F\x98"};
     begin("pretty", "info");
     for (size_t i = 0; i < COUNT(arguments); i++) {
         log_event(LOG_INFO, "x", NULL, "%s.", arguments[i]);
@@ -385,6 +385,7 @@ static void test_lines_of_several_threads_do_not_mix(void **state)
         CLEANUP(free_text) char *bytes = mem_new(WRITE_MAX + 1);
         assert_true(recv(reading, bytes, WRITE_MAX, 0) > 0);
         CLEANUP(json_free) cJSON *line = parse_line(bytes);
+        assert_non_null(line);
         lines++;
     }
     for (int i = 0; i < THREADS; i++)

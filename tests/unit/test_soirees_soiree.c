@@ -395,8 +395,8 @@ static void test_two_bodies_that_mean_the_same_have_one_document(void **state)
     static const char *const bodies[] = {
         "{\"clientId\":\"é\",\"date\":\"2025-12-31\",\"lieu\":\"l\",\"nombreInvites\":50}",
         " { \"nombreInvites\" : 50.0, \"lieu\":\"\\u006c\",\"date\":\"2025-12-31\",\"clientId\":\"\\u00e9\" } ",
-        "{\"clientId\":\"é\",\"date\":\"2025-12-31\",\"lieu\":\"l\",\"nombreInvites\":5e1,\"budget\":0,\"statut\":null,"
-        "\"styleMusical\":\"disco\",\"playlistId\":null,\"id\":\"ignored\",\"extra\":1}",
+        ("{\"clientId\":\"é\",\"date\":\"2025-12-31\",\"lieu\":\"l\",\"nombreInvites\":5e1,\"budget\":0,\"statut\":null,"
+         "\"styleMusical\":\"disco\",\"playlistId\":null,\"id\":\"ignored\",\"extra\":1}"),
     };
     for (size_t i = 0; i < COUNT(bodies); i++) {
         struct soiree_change change = decode_well(bodies[i], JSON_CREATE);
