@@ -214,9 +214,9 @@ static const char *parse_url(struct span text, struct amqp_url *url)
     if (wrong)
         return wrong;
     bool ipv6 = strchr(url->host, ':') != NULL;
-    url->shown = mem_format("amqp%s://%s:***@%s%s%s:%d/%s", url->tls ? "s" : "", url->user, ipv6 ? "[" : "",
-                            url->host, ipv6 ? "]" : "", url->port,
-                            strcmp(url->vhost, "/") == 0 ? "" : url->vhost);
+    bool usual = strcmp(url->vhost, "/") == 0; /* then shown as the Node.js version did, without */
+    url->shown = mem_format("amqp%s://%s:***@%s%s%s:%d%s%s", url->tls ? "s" : "", url->user, ipv6 ? "[" : "",
+                            url->host, ipv6 ? "]" : "", url->port, usual ? "" : "/", usual ? "" : url->vhost);
     return NULL;
 }
 
