@@ -167,7 +167,6 @@ static void read_what_is_here(struct amqp *amqp)
         dispatch_frame(amqp, &frame);
         wire_release(amqp, frame.channel);
     }
-    amqp->woken = true;
 }
 
 /* Runs the connection until it is lost or the stop. The socket is read in every turn, whatever poll() said:
@@ -177,7 +176,8 @@ static bool serve(struct amqp *amqp)
 {
     amqp->epoch++;
     if (amqp->handlers->up && !amqp->handlers->up(amqp, amqp->arg)) {
-        wire_fail(amqp, "connexion abandonnée");
+        if (!is_stopping(amqp))
+            wire_fail(amqp, "connexion abandonnée");
         return false;
     }
     while (wire_is_up(amqp) && !is_stopping(amqp)) {

@@ -238,5 +238,6 @@ bool wire_open(struct amqp *amqp, const struct amqp_url *url)
                   amqp->channel_count + 1);
         return false;
     }
+    amqp->logged_in = true;
     return true;
 }

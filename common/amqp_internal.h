@@ -78,7 +78,7 @@ struct amqp {
 
     /* The connection. NULL = none; `lost` = it is to be taken down by the loop, for `reason`. */
     amqp_connection_state_t connection;
-    bool lost, blocked;
+    bool logged_in, lost, blocked;
     bool woken; /* a turn of the loop is due at once */
     char reason[AMQP_REASON_SIZE];
     struct channel *channels; /* [0] is not used, [channel_count + 1] is the scratch channel */

@@ -69,7 +69,7 @@ void wire_fail_status(struct amqp *amqp, int library_status)
 
 bool wire_is_up(const struct amqp *amqp)
 {
-    return amqp->connection && !amqp->lost;
+    return amqp->logged_in && !amqp->lost;
 }
 
 short wire_wait(struct amqp *amqp, int fd, short events, int64_t timeout_ms)
@@ -311,6 +311,7 @@ void wire_close(struct amqp *amqp, bool politely)
     if (amqp->connection)
         (void)amqp_destroy_connection(amqp->connection);
     amqp->connection = NULL;
+    amqp->logged_in = false;
     amqp->blocked = false;
     amqp->lost = false;
 }

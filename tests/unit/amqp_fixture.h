@@ -22,7 +22,7 @@
 #include "ids.h"
 #include "mem.h"
 
-enum { PATIENCE_S = 20, EVENT_TEXT_SIZE = 300, TAGS_MAX = 4096 };
+enum { PATIENCE_S = 30, EVENT_TEXT_SIZE = 300, TAGS_MAX = 4096 };
 
 /* cmocka's assertions work in the test's own thread only. */
 #define require(condition)                                                                                   \
@@ -70,7 +70,9 @@ struct session {
     bool (*task)(struct amqp *amqp, void *arg);  /* runs inside tick() once up */
     void *task_arg;
     bool task_done, task_result;
-    bool ack_all;
+    void (*on_message)(struct amqp *amqp,
+                       struct session *session); /* runs inside delivery(), the events up to date */
+    bool is_up;                                  /* the owner's thread alone: between up() and down() */
     struct events events;
 };
 
@@ -90,7 +92,8 @@ static void copy_event_text(char *to, const char *text)
 static bool on_up(struct amqp *amqp, void *arg)
 {
     struct session *session = arg;
-    require(amqp_is_up(amqp));
+    require(amqp_is_up(amqp) && !session->is_up);
+    session->is_up = true;
     bool kept = !session->on_up || session->on_up(amqp, session);
     pthread_mutex_lock(&session->mutex);
     session->events.ups++;
@@ -104,6 +107,7 @@ static void on_down(struct amqp *amqp, void *arg, const char *reason, bool was_u
 {
     struct session *session = arg;
     require(!amqp_is_up(amqp));
+    session->is_up = false;
     pthread_mutex_lock(&session->mutex);
     session->events.downs++;
     session->events.epoch = amqp_epoch(amqp);
@@ -132,10 +136,9 @@ static void on_delivery(struct amqp *amqp, void *arg, const struct amqp_message 
     events->body = mem_copy(message->body, message->body_len);
     events->body_len = message->body_len;
     events->body_size = message->body_size;
-    bool ack = session->ack_all;
     session_change(session);
-    if (ack)
-        (void)amqp_ack(amqp, message->channel, message->delivery_tag);
+    if (session->on_message)
+        session->on_message(amqp, session);
 }
 
 static void on_confirm(struct amqp *amqp, void *arg, unsigned channel, uint64_t tag, bool multiple, bool ack)
@@ -212,6 +215,7 @@ static void on_blocked(struct amqp *amqp, void *arg, bool blocked, const char *r
 static void on_tick(struct amqp *amqp, void *arg)
 {
     struct session *session = arg;
+    require(session->is_up || !amqp_is_up(amqp));
     pthread_mutex_lock(&session->mutex);
     session->events.ticks++;
     if (session->task && amqp_is_up(amqp)) {

@@ -6,8 +6,8 @@
 static void test_every_message_is_confirmed(void **state)
 {
     (void)state;
-    struct session *session =
-        session_start_with((struct amqp_config){.urls = broker_url}, open_for_publishing);
+    struct session *session = session_start_with((struct amqp_config){.urls = broker_url},
+                                                 open_for_publishing);
     struct batch batch = {.count = 1000, .publication = {.body = "{}", .body_len = 2, .message_id = "m"}};
     assert_true(session_do(session, publish, &batch));
     assert_int_equal(batch.last_tag, 1000);
@@ -22,8 +22,8 @@ static void test_every_message_is_confirmed(void **state)
 static void test_a_message_for_no_queue_comes_back_before_its_confirm(void **state)
 {
     (void)state;
-    struct session *session =
-        session_start_with((struct amqp_config){.urls = broker_url}, open_for_publishing);
+    struct session *session = session_start_with((struct amqp_config){.urls = broker_url},
+                                                 open_for_publishing);
     struct batch batch = {
         .count = 1,
         .publication = {.queue = "no-such-queue", .message_id = "lost-1", .body = "x", .body_len = 1}};
@@ -140,8 +140,8 @@ static bool consume_and_cancel(struct amqp *amqp, void *arg)
 static void test_a_consumer_may_be_cancelled_at_once(void **state)
 {
     (void)state;
-    struct session *session =
-        session_start_with((struct amqp_config){.urls = broker_url}, consume_and_cancel);
+    struct session *session = session_start_with((struct amqp_config){.urls = broker_url},
+                                                 consume_and_cancel);
     session_wait(session, e->ups == 1);
     wait_for_consumers(session, 1);
     assert_true(session_do(session, open_for_publishing, NULL));
@@ -187,8 +187,8 @@ static bool consume_nothing(struct amqp *amqp, void *arg)
 static void test_a_channel_closed_by_the_broker_can_be_opened_again(void **state)
 {
     (void)state;
-    struct session *session =
-        session_start_with((struct amqp_config){.urls = broker_url}, open_for_publishing);
+    struct session *session = session_start_with((struct amqp_config){.urls = broker_url},
+                                                 open_for_publishing);
     assert_true(session_do(session, consume_nothing, NULL));
     session_wait(session, e->closes == 1);
     assert_int_equal(seen(session, channel), 2);

@@ -27,8 +27,8 @@ static void test_an_unknown_virtual_host_is_said(void **state)
 {
     (void)state;
     CLEANUP(free_text)
-    char *url =
-        mem_format("amqp://%s:%s@%s:%d/nowhere", broker.user, broker.password, broker.host, broker.port);
+    char *url = mem_format("amqp://%s:%s@%s:%d/nowhere", broker.user, broker.password, broker.host,
+                           broker.port);
     struct session *session = session_start(url);
     session_wait(session, e->downs == 2);
     assert_non_null(strstr(seen(session, down_reason), "hôte virtuel refusé : 530 NOT_ALLOWED"));

@@ -100,6 +100,57 @@ static void test_what_comes_in_during_a_look_is_handled_after_it(void **state)
     stop_fake(&fake, session);
 }
 
+static void add_message(struct fake *fake, unsigned channel, uint64_t tag, const char *body)
+{
+    add_deliver(fake, channel, tag);
+    add_header(fake, channel, strlen(body));
+    add_body(fake, channel, body);
+}
+
+static void send_more_with_each_answer(struct fake *fake)
+{
+    unsigned channel = await(fake, QUEUE_DECLARE);
+    add_message(fake, 2, 1, "first");
+    add_message(fake, 2, 2, "second");
+    add_message(fake, 2, 3, "third");
+    add_declare_ok(fake, channel, 0, 0);
+    flush(fake);
+    channel = await(fake, QUEUE_DECLARE);
+    char fourth[3001] = ""; /* enough to lie over all that came before */
+    memset(fourth, '4', sizeof fourth - 1);
+    add_message(fake, 2, 4, fourth);
+    add_declare_ok(fake, channel, 0, 0);
+    flush(fake);
+    say_goodbye(fake);
+}
+
+static char bodies[32]; /* their beginnings */
+
+static void look_at_the_first(struct amqp *amqp, struct session *session)
+{
+    (void)snprintf(bodies + strlen(bodies), sizeof bodies - strlen(bodies), "%.6s|", session->events.body);
+    if (session->events.deliveries == 1)
+        require(look_at_q(amqp, &(struct amqp_queue){0}));
+}
+
+static bool look_with_messages(struct amqp *amqp, void *arg)
+{
+    struct session *session = arg;
+    session->on_message = look_at_the_first;
+    return look_at_q(amqp, &(struct amqp_queue){0});
+}
+
+static void test_what_is_kept_survives_what_is_read_after_it(void **state)
+{
+    (void)state;
+    struct fake fake = {0};
+    struct session *session = start_fake(&fake, send_more_with_each_answer, open_three);
+    assert_true(session_do(session, look_with_messages, session));
+    session_wait(session, e->deliveries == 4);
+    stop_fake(&fake, session);
+    assert_string_equal(bodies, "first|second|third|444444|");
+}
+
 static void block_and_unblock(struct fake *fake)
 {
     (void)await(fake, CHANNEL_OPEN);
@@ -350,6 +401,33 @@ static void test_what_is_not_amqp_ends_the_connection(void **state)
     }
 }
 
+/* A port whose queue of new connections is full answers nothing, as a host that is not there. */
+static void test_ticks_go_on_and_a_stop_is_heard_while_connecting(void **state)
+{
+    (void)state;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof address;
+    int listen_fd = socket(AF_INET, SOCK_STREAM, 0), first_fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(listen_fd, (struct sockaddr *)&address, size), 0);
+    assert_int_equal(listen(listen_fd, 0), 0);
+    assert_int_equal(getsockname(listen_fd, (struct sockaddr *)&address, &size), 0);
+    assert_int_equal(connect(first_fd, (struct sockaddr *)&address, size), 0);
+    char url[64];
+    (void)snprintf(url, sizeof url, "amqp://127.0.0.1:%d", ntohs(address.sin_port));
+    struct session *session = session_start(url);
+    session_wait(session, e->ticks >= 3);
+    assert_int_equal(seen(session, downs), 0);
+    int64_t start = clock_mono_ms();
+    session_stop(session);
+    assert_in_range(clock_mono_ms() - start, 0, 400);
+    session = session_start(url);
+    session_wait(session, e->downs == 1);
+    assert_string_equal(seen(session, down_reason), "délai dépassé");
+    session_stop(session);
+    close(first_fd);
+    close(listen_fd);
+}
+
 static void test_a_closed_port_is_said_and_tried_again(void **state)
 {
     (void)state;
@@ -369,6 +447,7 @@ int main(void)
         cmocka_unit_test(test_messages_whose_frames_are_mixed_arrive_whole),
         cmocka_unit_test(test_ticks_go_on_in_a_flood),
         cmocka_unit_test(test_what_comes_in_during_a_look_is_handled_after_it),
+        cmocka_unit_test(test_what_is_kept_survives_what_is_read_after_it),
         cmocka_unit_test(test_an_alarm_is_told_and_nothing_is_asked_meanwhile),
         cmocka_unit_test(test_both_sides_may_close_a_channel_at_once),
         cmocka_unit_test(test_a_loss_during_a_look_is_a_loss),
@@ -378,6 +457,7 @@ int main(void)
         cmocka_unit_test(test_a_peer_that_reads_nothing_cannot_hold_a_publish),
         cmocka_unit_test(test_a_dead_peer_cannot_hold_a_publish),
         cmocka_unit_test(test_what_is_not_amqp_ends_the_connection),
+        cmocka_unit_test(test_ticks_go_on_and_a_stop_is_heard_while_connecting),
         cmocka_unit_test(test_a_closed_port_is_said_and_tried_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
