@@ -124,26 +124,31 @@ static void test_a_client_may_leave_while_its_call_waits(void **state)
 /* libmicrohttpd takes the end of what a client sends for its leaving, once the call was parked. */
 static void test_a_client_may_stop_sending(void **state)
 {
+    enum { PAIRS = 50 };
+    struct raw_client direct[PAIRS], parked[PAIRS];
     (void)state;
-    for (unsigned n = 0; n < 50; n++) {
-        struct raw_client direct = raw_connect(port), parked = raw_connect(port);
-        ask(&direct, "/now", n);
-        ask(&parked, "/hold", n);
-        assert_int_equal(shutdown(direct.fd, SHUT_WR), 0);
-        assert_int_equal(shutdown(parked.fd, SHUT_WR), 0);
-        expect(&direct, n);
-        assert_closed(&direct);
-        wait_for_held(1);
-        release();
+    for (unsigned n = 0; n < PAIRS; n++) {
+        direct[n] = raw_connect(port);
+        parked[n] = raw_connect(port);
+        ask(&direct[n], "/now", n);
+        ask(&parked[n], "/hold", n);
+        assert_int_equal(shutdown(direct[n].fd, SHUT_WR), 0);
+        assert_int_equal(shutdown(parked[n].fd, SHUT_WR), 0);
+        expect(&direct[n], n);
+    }
+    wait_for_held(PAIRS);
+    release();
+    assert_true(http_server_idle(server, LONG_MS));
+    for (unsigned n = 0; n < PAIRS; n++) {
         struct raw_reply reply;
-        if (raw_read_reply(&parked, false, &reply))
+        if (raw_read_reply(&parked[n], false, &reply))
             assert_answers(&reply, n);
         raw_reply_done(&reply);
-        assert_closed(&parked);
-        raw_close(&direct);
-        raw_close(&parked);
+        assert_closed(&direct[n]); /* before the idle timeout */
+        assert_closed(&parked[n]);
+        raw_close(&direct[n]);
+        raw_close(&parked[n]);
     }
-    assert_true(http_server_idle(server, LONG_MS));
 }
 
 static void test_a_waiting_call_outlives_every_timeout(void **state)
