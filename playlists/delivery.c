@@ -106,6 +106,20 @@ static void on_generated(struct generation *generation)
     save(OWNER(generation, struct delivery, generation));
 }
 
+static void go_on_generating(struct http_task *task)
+{
+    struct delivery *delivery = OWNER(task, struct delivery, task);
+    generator_go_on(&delivery->generation);
+}
+
+static void on_attempt_failed(struct generation *generation)
+{
+    struct delivery *delivery = OWNER(generation, struct delivery, generation);
+    FAILPOINT("attempt.failed");
+    delivery->step.kind = STORE_COUNT_FAILURE;
+    step_now(delivery);
+}
+
 static void generate(struct http_task *task)
 {
     struct delivery *delivery = OWNER(task, struct delivery, task);
@@ -115,6 +129,8 @@ static void generate(struct http_task *task)
         .request_id = delivery->message_id,
         .traceparent = delivery->traceparent,
         .playlist = &delivery->playlist,
+        .failures = (int)delivery->step.failures,
+        .failed = on_attempt_failed,
         .done = on_generated,
     };
     if (delivery->step.starts <= KILLS_MAX) {
@@ -144,6 +160,12 @@ static void log_saved(const struct delivery *delivery)
 static void on_stepped(struct store_step *step)
 {
     struct delivery *delivery = OWNER(step, struct delivery, step);
+    if (step->kind == STORE_COUNT_FAILURE) {
+        FAILPOINT("attempt.counted");
+        go_on(delivery,
+              go_on_generating); /* not counted: a crash may cost one more call, no more than that */
+        return;
+    }
     FAILPOINT(step->kind == STORE_SAVE ? "delivery.saved" : "delivery.begun");
     if (step->err.status == STATUS_CONFLICT) {
         playlist_done(&delivery->playlist);

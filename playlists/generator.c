@@ -133,39 +133,52 @@ void generator_default(const char *style, struct playlist *playlist)
 #define FIELDS(generation, ...)                                                                              \
     LOG_FIELDS(LOG_TEXT("soireeId", (generation)->soiree_id),                                                \
                LOG_TEXT("requestId", (generation)->request_id),                                              \
-               LOG_NUMBER("attempt", (generation)->attempt), __VA_ARGS__)
+               LOG_NUMBER("attempt", (generation)->failures + 1), __VA_ARGS__)
 
 static void try_once(struct generation *generation)
 {
     const struct generator *generator = generation->generator;
-    generation->attempt++;
     generation->began_ms = clock_mono_ms();
     log_event(LOG_INFO, "lagmaster.call", FIELDS(generation, LOG_TEXT("style", generation->style)),
-              "🎵 Appel API externe (tentative %d/%d) pour style: %s", generation->attempt,
+              "🎵 Appel API externe (tentative %d/%d) pour style: %s", generation->failures + 1,
               generator->max_attempts, generation->style);
     FAILPOINT("generator.call.before");
     http_client_send(generator->client, &generation->exchange);
     FAILPOINT("generator.call.after");
 }
 
-static void failed(struct generation *generation, const char *reason)
+static void fall_back(struct generation *generation)
 {
-    const struct generator *generator = generation->generator;
+    log_event(LOG_WARN, "lagmaster.fallback",
+              LOG_FIELDS(LOG_TEXT("soireeId", generation->soiree_id),
+                         LOG_TEXT("requestId", generation->request_id),
+                         LOG_NUMBER("failures", generation->failures), LOG_TEXT("style", generation->style)),
+              "⚠️ Génération de playlist par défaut après échec des tentatives");
+    generator_default(generation->style, generation->playlist);
+    generation->done(generation);
+}
+
+static void fail(struct generation *generation, const char *reason)
+{
     int64_t took_ms = clock_mono_ms() - generation->began_ms;
     log_event(LOG_ERROR, "lagmaster.failed",
               FIELDS(generation, LOG_NUMBER("durationMs", took_ms), LOG_TEXT("reason", reason)),
-              "❌ Erreur API (tentative %d): %s", generation->attempt, reason);
-    if (generation->attempt < generator->max_attempts) {
+              "❌ Erreur API (tentative %d): %s", generation->failures + 1, reason);
+    generation->failures++;
+    generation->failed(generation);
+}
+
+void generator_go_on(struct generation *generation)
+{
+    const struct generator *generator = generation->generator;
+    if (generation->failures < generator->max_attempts) {
         log_event(LOG_INFO, "lagmaster.wait",
                   FIELDS(generation, LOG_NUMBER("delayMs", generator->retry_delay_ms)), "⏳ Retry dans %gs...",
                   (double)generator->retry_delay_ms / 1000);
         http_client_after(generator->client, &generation->timer, generator->retry_delay_ms);
-        return;
+    } else {
+        fall_back(generation);
     }
-    log_event(LOG_WARN, "lagmaster.fallback", FIELDS(generation, LOG_TEXT("style", generation->style)),
-              "⚠️ Génération de playlist par défaut après échec des tentatives");
-    generator_default(generation->style, generation->playlist);
-    generation->done(generation);
 }
 
 static void on_reply(struct http_exchange *exchange)
@@ -182,7 +195,7 @@ static void on_reply(struct http_exchange *exchange)
                                      &err);
     http_exchange_done(exchange);
     if (err.status != STATUS_OK) {
-        failed(generation, err.text);
+        fail(generation, err.text);
         return;
     }
     int64_t took_ms = clock_mono_ms() - generation->began_ms;
@@ -208,7 +221,6 @@ static char *make_url(const char *base, const char *style)
 void generator_start(const struct generator *generator, struct generation *generation)
 {
     generation->generator = generator;
-    generation->attempt = 0;
     generation->timer.fire = on_timer;
     generation->url = make_url(generator->url, generation->style);
     generation->trace_header = mem_format("traceparent: %s", generation->traceparent);
@@ -221,7 +233,10 @@ void generator_start(const struct generator *generator, struct generation *gener
         .once = true, /* each call is an attempt that counts */
         .done = on_reply,
     };
-    try_once(generation);
+    if (generation->failures < generator->max_attempts)
+        try_once(generation);
+    else
+        fall_back(generation);
 }
 
 void generation_done(struct generation *generation)

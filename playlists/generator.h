@@ -20,18 +20,25 @@ struct generator {
 struct generation {
     const char *style, *soiree_id, *request_id, *traceparent; /* borrowed */
     struct playlist *playlist;                                /* filled: nom, styles, tracks, origine */
-    void (*done)(struct generation *generation);              /* loop's thread */
+    int failures;                                             /* attempts that failed; at first, before now */
+    /* Loop's thread. failed(): one attempt more has, and the owner says generator_go_on when it has noted it.
+     */
+    void (*failed)(struct generation *generation);
+    void (*done)(struct generation *generation);
 
     const struct generator *generator; /* private from here */
     struct http_exchange exchange;
     struct http_timer timer;
     char *url, *trace_header;
-    int attempt;
     int64_t began_ms;
 };
 
-/* Loop's thread. Always ends in done(): with lagmaster's playlist or with the default one. */
+/* Loop's thread. Always ends in done(): with lagmaster's playlist, or with the default one when max_attempts
+ * have failed. */
 void generator_start(const struct generator *generator, struct generation *generation);
+
+/* After failed(), once for each. Loop's thread: waits and tries again, or falls back. */
+void generator_go_on(struct generation *generation);
 
 /* Frees what a generation holds, also one that never ended. The loop must not have it any more. */
 void generation_done(struct generation *generation);

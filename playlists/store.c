@@ -21,6 +21,7 @@ enum statement {
     REQUEST_FIND,
     REQUEST_FIND_ANY,
     REQUEST_BEGIN,
+    REQUEST_FAILURE,
     REQUEST_END,
     REQUEST_ABANDON,
     LINK_INSERT,
@@ -52,7 +53,9 @@ static const char *const statements[STATEMENT_COUNT] = {
     [REQUEST_FIND_ANY] =
         "SELECT playlist_id FROM requests WHERE soiree_id = ?1 AND playlist_id IS NOT NULL LIMIT 1",
     [REQUEST_BEGIN] = "INSERT INTO requests (soiree_id, message_id, starts) VALUES (?1, ?2, 1)"
-                      " ON CONFLICT DO UPDATE SET starts = starts + 1 RETURNING starts",
+                      " ON CONFLICT DO UPDATE SET starts = starts + 1 RETURNING starts, attempts",
+    [REQUEST_FAILURE] =
+        "UPDATE requests SET attempts = attempts + 1 WHERE soiree_id = ?1 AND message_id = ?2",
     [REQUEST_END] =
         "UPDATE requests SET playlist_id = ?3, starts = 0 WHERE soiree_id = ?1 AND message_id = ?2"
         " AND playlist_id IS NULL",
@@ -351,6 +354,7 @@ static enum status count_start(struct db_conn *conn, struct store_step *step, st
     if (status != STATUS_OK)
         return status;
     step->starts = db_int(&rows, 0);
+    step->failures = db_int(&rows, 1);
     status = db_next(&rows, err); /* RETURNING is done only at the end of its rows */
     return status == STATUS_NOT_FOUND ? STATUS_OK : status;
 }
@@ -392,6 +396,8 @@ static enum status run_step(struct db_job *job, struct db_conn *conn, struct err
     switch (step->kind) {
     case STORE_BEGIN:
         return begin(conn, step, err);
+    case STORE_COUNT_FAILURE:
+        return db_run(conn, REQUEST_FAILURE, err, "tt", step->soiree_id, step->message_id);
     case STORE_SAVE:
         return save(conn, step, err);
     case STORE_ABANDON:
@@ -409,7 +415,8 @@ static void step_done(struct db_job *job)
 
 void store_step(struct store *store, struct store_step *step)
 {
-    /* The count of starts guards against what kills the process, not the machine: it needs no fsync. */
+    /* The counts of starts and failures guard against what kills the process, not the machine: they need no
+     * fsync. */
     bool saves = step->kind == STORE_SAVE;
     step->job = (struct db_job){.run = run_step, .done = step_done, .durable = saves, .grows = saves};
     db_submit(store->db, &step->job);

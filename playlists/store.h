@@ -78,9 +78,10 @@ struct link {
 /* ---- the steps of one delivery ---- */
 
 enum store_step_kind {
-    STORE_BEGIN,   /* what is there for this request already? counts a start */
-    STORE_SAVE,    /* the playlist, the request's end and the pending link, in one transaction */
-    STORE_ABANDON, /* the process ends in good order before the request does: takes its start back */
+    STORE_BEGIN,         /* what is there for this request already? counts a start */
+    STORE_COUNT_FAILURE, /* an attempt to generate it failed */
+    STORE_SAVE,          /* the playlist, the request's end and the pending link, in one transaction */
+    STORE_ABANDON,       /* the process ends in good order before the request does: takes its start back */
 };
 enum store_next { STORE_NEXT_GENERATE, STORE_NEXT_LINK, STORE_NEXT_NOTHING };
 struct store_step {
@@ -97,6 +98,7 @@ struct store_step {
     struct err err;
     enum store_next next; /* STORE_BEGIN */
     int64_t starts;       /* STORE_BEGIN: this one included */
+    int64_t failures;     /* STORE_BEGIN: attempts that failed, by this or an earlier process */
     struct link link;     /* STORE_BEGIN with STORE_NEXT_LINK, STORE_SAVE */
 
     struct db_job job; /* the store's */

@@ -38,6 +38,14 @@ def is_for_dead_letters(name):
     return name.startswith("dead.")
 
 
+def is_for_failed_attempts(name):
+    return name.startswith("attempt.")
+
+
+def is_for_every_booking(name):
+    return not is_for_dead_letters(name) and not is_for_failed_attempts(name)
+
+
 def sweep(wanted):
     """Parameters (program, failpoint, number of crashes)."""
     return [pytest.param(program, "%s:%d" % (name, nth), crashes, id="%s-%s-%d" % (program, name, nth))
@@ -57,12 +65,12 @@ def test_the_sources_have_failpoints_in_all_steps():
     """The sweep is no better than the list: the steps of both daemons are in it."""
     names = {name for _program, name in failpoints()}
     steps = {name.partition(".")[0] for name in names}
-    assert steps >= {"db", "relay", "soirees", "worker", "delivery", "generator", "linker", "dead"}
+    assert steps >= {"db", "relay", "soirees", "worker", "delivery", "generator", "attempt", "linker", "dead"}
     assert {"delivery.saved", "delivery.begun"} <= names, "a failpoint with two names has both"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program, failpoint, crashes", sweep(lambda name: not is_for_dead_letters(name)))
+@pytest.mark.parametrize("program, failpoint, crashes", sweep(is_for_every_booking))
 def test_a_crash_at_any_step_breaks_no_promise(program, failpoint, crashes, make_stack, doomed):
     stack = make_stack(playlists={"PLAYLIST_WORKERS": WORKERS})
     victim = stack.soirees if program == "soirees" else stack.playlists
@@ -89,6 +97,28 @@ def test_a_crash_at_any_step_breaks_no_promise(program, failpoint, crashes, make
     else:
         assert max(calls.values()) <= 1 + crashes
         assert sum(calls.values()) <= load.count + crashes * WORKERS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program, failpoint, crashes", sweep(
+    lambda name: is_for_failed_attempts(name) or name.startswith("generator.")))
+def test_a_crash_amid_failing_attempts_gives_no_new_ones(program, failpoint, crashes, make_stack, doomed):
+    """An attempt that failed has failed: after a crash the request has those left that it had before."""
+    attempts = 3
+    stack = make_stack(playlists={"PLAYLIST_WORKERS": WORKERS, "LAGMASTER_MAX_ATTEMPTS": attempts,
+                                  "LAGMASTER_RETRY_DELAY_MS": 20})
+    stack.soirees.start()
+    stack.lagmaster.control(mode="error500")
+    made = [stack.book(styleMusical="style-%d" % number) for number in range(4)]
+    for _ in range(crashes):
+        doomed(stack.playlists, failpoint)
+        await_death(stack.playlists, DEATH_S)
+    start_again(stack.playlists)
+    playlists = check_kept(stack, made)
+    assert {p["origine"] for p in playlists} == {"defaut"}
+    calls = calls_by_style(stack.lagmaster)
+    assert min(calls.values()) == attempts and max(calls.values()) <= attempts + crashes
+    assert sum(calls.values()) <= 4 * attempts + crashes * WORKERS
 
 
 @pytest.mark.slow
