@@ -20,6 +20,7 @@ enum {
     BACKOFF_MAX_MS = 30000,
     AGAIN_LOOK_MS = 2000,
     CONFIRM_TIMEOUT_MS = 60000,
+    CLOCK_SLACK_MS = 1000, /* two readings of two clocks, and the clock's steering */
 };
 
 /* A message on its way, at index tag % WINDOW. */
@@ -57,7 +58,9 @@ struct relay {
     bool queue_doubtful; /* a return: the queue may be gone */
     bool failing;        /* the last try to connect failed: log no more of them */
     bool again_in_flight;
-    int64_t again_look_ms; /* monotonic: when to look for one again */
+    int64_t again_look_ms;  /* monotonic: when to look for one again */
+    int64_t wall_offset_ms; /* wall clock less the monotonic one, at the last look */
+    bool clock_back;        /* it may have become less: times in the outbox are to be mended */
     int64_t confirmed[WINDOW];
     size_t confirmed_count;
     int64_t read_after_ms; /* monotonic: no reading before, after an error */
@@ -166,6 +169,15 @@ static void publish_delayed(struct relay *relay, int64_t now_ms)
     }
 }
 
+/* The times in the outbox are of the wall clock, which may be put back, also while this service is down. */
+static void watch_clock(struct relay *relay, int64_t now_ms)
+{
+    int64_t offset_ms = clock_wall_ms() - now_ms;
+    if (offset_ms < relay->wall_offset_ms - CLOCK_SLACK_MS)
+        relay->clock_back = true;
+    relay->wall_offset_ms = offset_ms;
+}
+
 /* A request that nobody answered is sent again, one at a time, while the queue is seen empty with somebody
  * listening: then it is not merely waiting its turn. */
 static void publish_again(struct relay *relay, int64_t now_ms)
@@ -175,6 +187,7 @@ static void publish_again(struct relay *relay, int64_t now_ms)
         now_ms < relay->again_look_ms)
         return;
     relay->again_look_ms = now_ms + AGAIN_LOOK_MS;
+    watch_clock(relay, now_ms);
     struct outbox_row row;
     struct amqp_queue queue = {0};
     if (store_outbox_due(relay->store, clock_wall_ms(), &row, NULL) != STATUS_OK)
@@ -338,18 +351,23 @@ static void mark_confirmed(struct relay *relay, int64_t now_ms)
     struct store_confirm *confirm = &relay->confirm;
     if (atomic_load_explicit(&relay->confirm_busy, memory_order_acquire))
         return;
-    if (confirm->count && confirm->job.err.status == STATUS_OK)
+    if (confirm->job.err.status == STATUS_OK) {
         confirm->count = 0;
-    if (confirm->count && now_ms < relay->read_after_ms)
+        confirm->clock_back = false;
+    } else if (now_ms < relay->read_after_ms) {
         return;
+    } else {
+        relay->read_after_ms = now_ms + 1000;
+    }
+    if (relay->clock_back && relay->config.again)
+        confirm->clock_back = true;
+    relay->clock_back = false;
     if (!confirm->count) {
         memcpy(confirm->seqs, relay->confirmed, relay->confirmed_count * sizeof *confirm->seqs);
         confirm->count = relay->confirmed_count;
         relay->confirmed_count = 0;
-    } else {
-        relay->read_after_ms = now_ms + 1000;
     }
-    if (!confirm->count)
+    if (!confirm->count && !confirm->clock_back)
         return;
     FAILPOINT("relay.mark.before");
     atomic_store(&relay->confirm_busy, true);
@@ -414,6 +432,7 @@ enum status relay_new(struct relay **ret_relay, struct store *store, const struc
     relay->confirm.done = confirm_done;
     relay->confirm.arg = relay;
     relay->first_tag = relay->next_tag = 1;
+    relay->wall_offset_ms = INT64_MAX; /* it may have been put back before the start */
     enum status status = amqp_new(&relay->amqp, &config->amqp, &handlers, relay, err);
     if (status != STATUS_OK) {
         free(relay);

@@ -28,6 +28,7 @@ enum statement {
     OUTBOX_GET,
     OUTBOX_DUE,
     OUTBOX_KEEP,
+    OUTBOX_MEND,
     OUTBOX_DELETE,
     IDEMPOTENCY,
     STATEMENT_COUNT = IDEMPOTENCY + IDEMPOTENCY_STATEMENTS
@@ -55,6 +56,8 @@ static const char *const statements[STATEMENT_COUNT] = {
     [OUTBOX_KEEP] =
         "UPDATE outbox SET again_ms = ?2 + (?3 << min(again_count, 16)), again_count = again_count + 1"
         " WHERE seq = ?1",
+    [OUTBOX_MEND] = "UPDATE outbox SET again_ms = ?1 + (?2 << min(again_count - 1, 16))"
+                    " WHERE again_ms > ?1 + (?2 << min(again_count - 1, 16))",
     [OUTBOX_DELETE] = "DELETE FROM outbox WHERE seq = ?1",
     [IDEMPOTENCY] = IDEMPOTENCY_SQL,
 };
@@ -408,7 +411,8 @@ static enum status run_confirm(struct db_job *job, struct db_conn *conn, struct 
 {
     struct store_confirm *confirm = OWNER(job, struct store_confirm, job);
     int64_t again_after_ms = confirm->store->again_after_ms, now_ms = clock_wall_ms();
-    enum status status = STATUS_OK;
+    enum status status = confirm->clock_back ? db_run(conn, OUTBOX_MEND, err, "ii", now_ms, again_after_ms)
+                                             : STATUS_OK;
     for (size_t i = 0; status == STATUS_OK && i < confirm->count; i++) {
         if (again_after_ms)
             status = db_run(conn, OUTBOX_KEEP, err, "iii", confirm->seqs[i], now_ms, again_after_ms);

@@ -93,6 +93,8 @@ enum { STORE_CONFIRM_MAX = 256 };
 struct store_confirm {
     size_t count;
     int64_t seqs[STORE_CONFIRM_MAX];
+    bool clock_back; /* the wall clock may have been put back: whoever would wait for longer than its interval
+                        begins it once more */
     void (*done)(struct store_confirm *confirm); /* writer's thread */
     void *arg;
     struct db_job job; /* the store's, from here */
