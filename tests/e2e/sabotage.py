@@ -8,6 +8,7 @@ import http.server
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import threading
 
@@ -162,7 +163,8 @@ class Proxy:
 
 class ConfirmProxy(Proxy):
     """Between a publisher and its broker. judge(message_id) is asked about each message that the broker has
-    confirmed: "ack" passes the confirm on, "nack" makes it a refusal, "cut" loses it with the connection."""
+    confirmed: "ack" passes the confirm on, "nack" makes it a refusal, "cut" loses it with the connection, "lose"
+    loses it alone."""
 
     def __init__(self, broker_port, judge):
         self.judge, self.published = judge, []  # message ids in the order they came by
@@ -205,6 +207,8 @@ class ConfirmProxy(Proxy):
             verdict = self.judge(state["tags"].pop((channel, number)))
             if verdict == "cut":
                 raise Cut
+            if verdict == "lose":
+                continue
             method = pika.spec.Basic.Ack(number) if verdict == "ack" else pika.spec.Basic.Nack(number, False, False)
             out += pika.frame.Method(channel, method).marshal()
         return out
@@ -344,6 +348,23 @@ class SmallDisk:
 
     def make_room(self):
         os.unlink(self._filler)
+
+
+# ---- a database that somebody else holds
+
+
+class Lock:
+    """Holds the write lock of an SQLite file, as a backup or a person with the command line does."""
+
+    def __init__(self, path):
+        self.connection = sqlite3.connect(path, timeout=20, isolation_level=None)
+
+    def __enter__(self):
+        self.connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, *_exc):
+        self.connection.execute("ROLLBACK")
+        self.connection.close()
 
 
 # ---- a clock that jumps

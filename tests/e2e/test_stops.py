@@ -1,6 +1,5 @@
 """Stops and crashes in the middle of the work, and a database that somebody else holds for a while."""
 
-import sqlite3
 import time
 
 import pytest
@@ -9,6 +8,7 @@ from harness.broker import DEAD_QUEUE
 from harness.http import ok_json
 from harness.imitations import FakeSoirees
 from harness.wait import holds_for, wait_until
+from sabotage import Lock
 
 
 @pytest.mark.threads
@@ -106,20 +106,6 @@ def test_kill_9_at_any_moment_ends_with_one_playlist_each(make_stack):
 
 
 # ---- a database that somebody else holds for a while
-
-class Lock:
-    """Holds the write lock of an SQLite file, as a backup or a person with the command line does."""
-
-    def __init__(self, path):
-        self.connection = sqlite3.connect(path, timeout=20, isolation_level=None)
-
-    def __enter__(self):
-        self.connection.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, *_exc):
-        self.connection.execute("ROLLBACK")
-        self.connection.close()
-
 
 @pytest.mark.threads
 @pytest.mark.slow
