@@ -153,6 +153,12 @@ void call_tick(struct amqp *amqp)
         amqp->handlers->tick(amqp, amqp->arg);
 }
 
+void amqp_tick_in(struct amqp *amqp, int64_t delay_ms)
+{
+    if (delay_ms < amqp->tick_ms)
+        amqp->tick_ms = delay_ms > 0 ? delay_ms : 0;
+}
+
 void amqp_drop(struct amqp *amqp, const char *reason)
 {
     wire_fail(amqp, "%s", reason);
@@ -182,8 +188,10 @@ static bool serve(struct amqp *amqp)
     }
     while (wire_is_up(amqp) && !is_stopping(amqp)) {
         bool at_once = amqp->woken || wire_has_frames(amqp);
+        int64_t wait_ms = at_once ? 0 : amqp->tick_ms;
         amqp->woken = false;
-        (void)wire_wait(amqp, amqp_get_sockfd(amqp->connection), POLLIN, at_once ? 0 : AMQP_TICK_MS);
+        amqp->tick_ms = AMQP_TICK_MS;
+        (void)wire_wait(amqp, amqp_get_sockfd(amqp->connection), POLLIN, wait_ms);
         read_what_is_here(amqp);
         if (wire_is_up(amqp))
             call_tick(amqp);

@@ -104,6 +104,9 @@ void amqp_stop(struct amqp *amqp);
 /* Owner's thread: drops the connection now; down() follows from the loop, then a reconnect. */
 void amqp_drop(struct amqp *amqp, const char *reason);
 
+/* Owner's thread, while up: the next turn of the loop, and so tick(), comes after delay_ms at the latest. */
+void amqp_tick_in(struct amqp *amqp, int64_t delay_ms);
+
 bool amqp_is_up(const struct amqp *amqp); /* true from before up() until the loss is noticed */
 bool amqp_is_blocked(const struct amqp *amqp);
 const char *amqp_url_shown(const struct amqp *amqp); /* the current URL, password as ***; in down() the URL

@@ -79,7 +79,8 @@ struct amqp {
     /* The connection. NULL = none; `lost` = it is to be taken down by the loop, for `reason`. */
     amqp_connection_state_t connection;
     bool logged_in, lost, blocked;
-    bool woken; /* a turn of the loop is due at once */
+    bool woken;      /* a turn of the loop is due at once */
+    int64_t tick_ms; /* until the next turn, at most AMQP_TICK_MS */
     char reason[AMQP_REASON_SIZE];
     struct channel *channels; /* [0] is not used, [channel_count + 1] is the scratch channel */
 

@@ -18,7 +18,8 @@ enum {
     DELAYED_MAX = 1024,
     BACKOFF_BASE_MS = 200,
     BACKOFF_MAX_MS = 30000,
-    AGAIN_LOOK_MS = 2000,
+    AGAIN_LOOK_MIN_MS = 20, /* between two looks for a request to send again */
+    AGAIN_LOOK_MAX_MS = 2000,
     CONFIRM_TIMEOUT_MS = 60000,
     CLOCK_SLACK_MS = 1000, /* two readings of two clocks, and the clock's steering */
 };
@@ -59,6 +60,7 @@ struct relay {
     bool failing;        /* the last try to connect failed: log no more of them */
     bool again_in_flight;
     int64_t again_look_ms;  /* monotonic: when to look for one again */
+    int64_t again_pause_ms; /* until the look after that one */
     int64_t wall_offset_ms; /* wall clock less the monotonic one, at the last look */
     bool clock_back;        /* it may have become less: times in the outbox are to be mended */
     int64_t confirmed[WINDOW];
@@ -186,12 +188,16 @@ static void publish_again(struct relay *relay, int64_t now_ms)
     if (!relay->config.again || relay->again_in_flight || unmarked || room(relay) == 0 ||
         now_ms < relay->again_look_ms)
         return;
-    relay->again_look_ms = now_ms + AGAIN_LOOK_MS;
+    relay->again_look_ms = now_ms + AGAIN_LOOK_MAX_MS;
     watch_clock(relay, now_ms);
     struct outbox_row row;
     struct amqp_queue queue = {0};
     if (store_outbox_due(relay->store, clock_wall_ms(), &row, NULL) != STATUS_OK)
         return;
+    /* What was sent last may be on its way to a consumer still: soon, where a whole queue was purged. */
+    relay->again_look_ms = now_ms + relay->again_pause_ms;
+    relay->again_pause_ms = relay->again_pause_ms < AGAIN_LOOK_MAX_MS / 2 ? relay->again_pause_ms * 2
+                                                                          : AGAIN_LOOK_MAX_MS;
     if (amqp_queue_look(relay->amqp, relay->config.queue, &queue) && queue.exists && queue.messages == 0 &&
         queue.consumers > 0)
         relay->again_in_flight = publish(relay, &row, 0, true);
@@ -218,7 +224,10 @@ static void settle(struct relay *relay, uint64_t tag, bool ack)
     FAILPOINT("relay.confirmed");
     if (flight->again) {
         relay->again_in_flight = false;
-        relay->again_look_ms = sent ? 0 : relay->again_look_ms;
+        if (sent) {
+            relay->again_look_ms = 0;
+            relay->again_pause_ms = AGAIN_LOOK_MIN_MS;
+        }
     }
     if (sent) {
         relay->confirmed[relay->confirmed_count++] = flight->seq;
@@ -278,6 +287,7 @@ static void forget_flights(struct relay *relay)
     relay->cursor =
         0; /* whatever is unsent is read again; what was confirmed and is not marked yet is sent twice */
     relay->again_in_flight = false;
+    relay->again_pause_ms = AGAIN_LOOK_MAX_MS;
     relay->queue_doubtful = false;
     relay->settled_ms = clock_mono_ms();
 }
@@ -396,6 +406,8 @@ static void on_tick(struct amqp *amqp, void *arg)
     if (atomic_exchange(&relay->outbox_changed, false))
         publish_unsent(relay);
     publish_again(relay, now_ms);
+    if (relay->again_look_ms > now_ms)
+        amqp_tick_in(amqp, relay->again_look_ms - now_ms);
 }
 
 /* ---- life ---- */

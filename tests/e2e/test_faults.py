@@ -406,6 +406,28 @@ def test_stops_under_load_lose_nothing_and_leave_no_dead_letter(make_stack):
     assert sum(calls.values()) <= load.count + 4 * rounds, "only what was in progress is asked for again"
 
 
+def test_everything_killed_every_few_seconds_under_load(own_broker, make_stack):
+    own_broker.start()
+    stack = make_stack(vhost=own_broker.root(), playlists={"PLAYLIST_WORKERS": 4}).start()
+    stack.lagmaster.control(latency_ms=100)
+    load = Load(stack.soirees.url, threads=3, pause_s=0.02).start()
+    rounds = 4
+    for number in range(rounds):
+        load.reached(load.count + 40)
+        wait_until(lambda: stack.lagmaster.count > 10 * number, 60, "the worker is at work")
+        for daemon in (stack.soirees, stack.playlists):
+            daemon.kill()
+        own_broker.kill()
+        for daemon in (stack.soirees, stack.playlists):
+            daemon.start()
+        own_broker.start()
+    load.finish(at_least=load.count + 10)
+    check_kept(stack, load.acknowledged.values())
+    calls = calls_by_style(stack.lagmaster)
+    assert max(calls.values()) <= 1 + rounds
+    assert sum(calls.values()) <= load.count + 4 * rounds, "only what was in progress is asked for again"
+
+
 def test_stops_are_not_held_against_a_request(make_stack):
     """However often a slow call is cut short by a clean stop, in the end the API is listened to."""
     stack = make_stack(playlists={"SHUTDOWN_GRACE_MS": 0}).start()

@@ -1,6 +1,7 @@
 """From the outbox to the queue: a row is done when the broker has its message, and not before."""
 
 import json
+import os
 import sqlite3
 import time
 import uuid
@@ -186,27 +187,32 @@ def drain(soirees, number):
     before = soirees.child.process.pid
     soirees.start()
     assert soirees.pid != before
-    wait_until(lambda: unsent(soirees) == 0, 120, "%d messages are sent" % number, interval=0.2)
+    wait_until(lambda: unsent(soirees) == 0, 120 + number / 500, "%d messages are sent" % number, interval=0.2)
     peak = peak_rss_kib(soirees.pid)
     soirees.stop()
     return peak
 
 
-def test_a_backlog_of_20000_messages_drains_in_constant_memory(vhost, daemons, without_sanitizers):  # noqa: F811
+def test_a_long_backlog_drains_in_constant_memory(vhost, daemons, without_sanitizers):  # noqa: F811
+    """By hand: BACKLOG=1000000."""
+    number = int(os.environ.get("BACKLOG", "20000"))
     few, many = (daemons.new("soirees", vhost.settings()) for _ in range(2))
     small_peak = drain(few, 5_000)
-    large_peak = drain(many, 20_000)
-    assert vhost.depth()[0] == 25_000
-    assert large_peak - small_peak < 3 * 1024, "%d KiB for 5,000, %d KiB for 20,000" % (small_peak, large_peak)
+    large_peak = drain(many, number)
+    assert vhost.depth()[0] == 5_000 + number
+    told = "%d KiB for 5,000, %d KiB for %d" % (small_peak, large_peak, number)
+    print(told)
+    assert large_peak - small_peak < 3 * 1024, told
 
 
 # ---- what nobody answers is sent again
 
 def test_a_purged_queue_heals(make_stack):
-    stack = make_stack(soirees={"REQUEST_AGAIN_AFTER_S": 3})
+    """One request at a time, as soon as the one before it is in a worker's hands."""
+    stack = make_stack(soirees={"REQUEST_AGAIN_AFTER_S": 3}, playlists={"PLAYLIST_WORKERS": 4})
     stack.soirees.start()
-    made = [stack.book(styleMusical="style-%d" % n) for n in range(6)]
-    wait_until(lambda: stack.vhost.depth()[0] == 6, 60, "the messages")
+    made = [stack.book(styleMusical="style-%d" % n) for n in range(300)]
+    wait_until(lambda: stack.vhost.depth()[0] == 300, 60, "the messages")
     requests = read_database(stack.soirees.database, "SELECT message_id FROM outbox ORDER BY seq")
     stack.vhost.broker.api("DELETE", "/queues/%s/%s/contents" % (quote(stack.vhost.name), QUEUE))
     holds_for(lambda: stack.vhost.depth()[0] == 0, 6, "nothing is sent while nobody listens")

@@ -4,6 +4,7 @@ import json
 import os
 import sqlite3
 import subprocess
+import sys
 import uuid
 
 import pytest
@@ -16,11 +17,12 @@ from harness.wait import free_port, wait_until
 SCRIPT = os.path.join(ROOT, "scripts", "verify")
 
 
-def run(stack, *arguments, **settings):
+def run(stack, *arguments, timeout=180, **settings):
     """Run the script to its end; (exit status, standard output, standard error)."""
     env = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **stack.vhost.settings(), **settings}
     command = [SCRIPT, "--soirees", stack.soirees.url, "--playlists", stack.playlists.url, *arguments]
-    result = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180)
+    result = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                            timeout=timeout)
     assert "Traceback" not in result.stderr, result.stderr
     return result.returncode, result.stdout, result.stderr
 
@@ -213,18 +215,54 @@ def test_the_first_50_ids_are_printed_and_the_rest_is_counted(stack):
 
 # ---- what it cannot do
 
-@pytest.mark.slow
-def test_more_soirees_than_a_page_are_all_read(stack):
-    connection = sqlite3.connect(stack.soirees.database, timeout=20)
-    for number in range(2500):
-        connection.execute(
+def fill(stack, number):
+    """That many bookings with their playlists, but for every 1,000th, whose playlist and request are gone."""
+    soirees, playlists = (sqlite3.connect(daemon.database, timeout=20)
+                          for daemon in (stack.soirees, stack.playlists))
+    for count in range(number):
+        soiree, made = str(uuid.uuid4()), str(uuid.uuid4())
+        lost = count % 1000 == 7
+        soirees.execute(
             "INSERT INTO soirees (version, id, client_id, date, lieu, nombre_invites, budget, style, statut,"
-            " playlist_id, created_ms, updated_ms) VALUES (1, ?, 'c', '2025-12-25', 'Paris', 50, 0, 'disco',"
-            " 'confirmée', ?, 1, 0)", (str(uuid.uuid4()), None if number % 1000 == 7 else "mine"))
-    connection.commit()
-    connection.close()
-    broken, counts = verify(stack)
-    assert counts["soirées"] == 2500 and len(broken.pop("lost")) == 3 and broken == {}
+            " playlist_id, created_ms, updated_ms) VALUES (2, ?, 'c', '2025-12-25', 'Paris', 50, 0, 'disco',"
+            " 'confirmée', ?, 1, 2)", (soiree, None if lost else made))
+        if not lost:
+            playlists.execute(
+                "INSERT INTO playlists (version, id, nom, description, styles, tracks, soiree_id, origine,"
+                " created_ms, updated_ms) VALUES (1, ?, 'n', '', '[\"disco\"]', '[]', ?, 'lagmaster-pro', 1, 0)",
+                (made, soiree))
+            playlists.execute("INSERT INTO requests (soiree_id, message_id, starts, playlist_id)"
+                              " VALUES (?, ?, 0, ?)", (soiree, soiree, made))
+    for connection in (soirees, playlists):
+        connection.commit()
+        connection.close()
+
+
+def measured(tmp_path):
+    """The script, which notes its peak of memory in the file "peak", in KiB."""
+    wrapper = tmp_path / "measured"
+    wrapper.write_text("#!/usr/bin/python3\nimport resource, subprocess, sys\n"
+                       "status = subprocess.call([%r] + sys.argv[1:])\n"
+                       "with open(%r, 'w') as peak:\n"
+                       "    peak.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))\n"
+                       "sys.exit(status)\n" % (SCRIPT, str(tmp_path / "peak")))
+    wrapper.chmod(0o755)
+    return str(wrapper)
+
+
+@pytest.mark.slow
+def test_many_bookings_are_read_in_little_memory(stack, tmp_path, monkeypatch):
+    """By hand: VERIFY_BOOKINGS=1000000."""
+    number = int(os.environ.get("VERIFY_BOOKINGS", "20000"))
+    fill(stack, number)
+    monkeypatch.setattr(sys.modules[__name__], "SCRIPT", measured(tmp_path))
+    broken, counts = verify(stack, timeout=3600)
+    assert counts["soirées"] == number and counts["playlists"] == number - number // 1000
+    assert counts["linked to the playlist made for them"] == counts["playlists"]
+    assert len(broken.pop("lost")) == min(number // 1000, 50) and broken == {}
+    peak_mib = int((tmp_path / "peak").read_text()) / 1024
+    print("at most %.0f MiB" % peak_mib)
+    assert peak_mib < 100
 
 
 def test_messages_of_other_producers_need_no_soiree(stack):

@@ -1,8 +1,10 @@
 """Waiting for a condition, and ports and folders nobody else uses."""
 
+import fcntl
 import os
 import random
 import socket
+import tempfile
 import time
 
 DEFAULT_TIMEOUT_S = 30.0
@@ -59,8 +61,23 @@ def holds_for(condition, seconds, what="", interval=0.1):
         time.sleep(interval)
 
 
+def _reserve(port):
+    """Mark the port as ours until this process ends; False when another test run has it. What is started again
+    finds its port free."""
+    path = os.path.join(tempfile.gettempdir(), "soirees-test-ports-%d" % os.getuid())
+    os.makedirs(path, exist_ok=True)
+    mark = os.open(os.path.join(path, str(port)), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(mark)
+        return False
+    return True  # the descriptor stays open, and with it the lock
+
+
 def free_port():
-    """A TCP port free on all addresses, never given twice; pytest-xdist's workers draw from ranges apart."""
+    """A TCP port free on all addresses, never given twice, to no other test run either; pytest-xdist's workers
+    draw from ranges apart."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
     first = FIRST_PORT + PORTS_PER_WORKER * (int(worker[2:] or 0) % 8)
     for _ in range(1000):
@@ -73,6 +90,8 @@ def free_port():
                 probe.bind(("0.0.0.0", port))
             except OSError:
                 continue
+        if not _reserve(port):
+            continue
         _given.add(port)
         return port
     raise RuntimeError("no free port between %d and %d" % (first, first + PORTS_PER_WORKER))
