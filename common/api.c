@@ -174,9 +174,9 @@ bool api_condition_holds(const struct api_condition *condition, int64_t version)
     return !condition->given || names_version(condition, version);
 }
 
-bool api_etag(struct http_call *call, int64_t version)
+/* If-None-Match compares weakly (RFC 9110 section 13.1.2). */
+static bool answer_unless_known(struct http_call *call, int64_t version)
 {
-    http_call_set(call, "ETag", "\"%lld\"", (long long)version);
     const char *header = http_call_header(call, "If-None-Match");
     struct api_condition condition;
     if (!header)
@@ -186,6 +186,18 @@ bool api_etag(struct http_call *call, int64_t version)
         return true;
     http_answer_empty(call, 304);
     return false;
+}
+
+bool api_etag(struct http_call *call, int64_t version)
+{
+    http_call_set(call, "ETag", "\"%lld\"", (long long)version);
+    return answer_unless_known(call, version);
+}
+
+bool api_weak_etag(struct http_call *call, int64_t version)
+{
+    http_call_set(call, "ETag", "W/\"%lld\"", (long long)version);
+    return answer_unless_known(call, version);
 }
 
 /* ---- Idempotency-Key ---- */

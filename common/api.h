@@ -57,6 +57,9 @@ void api_if_match(struct http_call *call, struct api_condition *ret_condition);
 bool api_condition_holds(const struct api_condition *condition, int64_t version);
 /* Sets ETag, and answers 304 (returns false) when If-None-Match names this version. */
 bool api_etag(struct http_call *call, int64_t version);
+/* Sets a weak ETag, and answers 304 (returns false) when If-None-Match names it: for what may come compressed
+ * or not, whose forms could not share a strong one (RFC 9110 section 8.8.3.3). */
+bool api_weak_etag(struct http_call *call, int64_t version);
 /* Pure: reads a list of entity tags. */
 void api_condition_parse(const char *text, bool weak_too, struct api_condition *ret_condition);
 

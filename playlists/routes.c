@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cleanup.h"
+#include "document.h"
 #include "mem.h"
 #include "service.h"
 
@@ -170,6 +171,16 @@ static void get_health(struct http_call *call, void *service)
     service_answer_health(call, playlists->name, components, sizeof components / sizeof *components);
 }
 
+/* ---- the description ---- */
+
+extern const struct document playlists_openapi[]; /* openapi.json, embedded */
+
+static void get_openapi(struct http_call *call, void *service)
+{
+    (void)service;
+    document_answer(call, &playlists_openapi[0], "application/json; charset=utf-8");
+}
+
 const struct http_route playlists_routes[] = {
     {"GET", "/api/playlists", get_list, false},
     {"POST", "/api/playlists", post_item, true},
@@ -178,5 +189,7 @@ const struct http_route playlists_routes[] = {
     {"PATCH", "/api/playlists/{id}", change_item, true},
     {"DELETE", "/api/playlists/{id}", delete_item, false},
     {"GET", "/health", get_health, false},
+    {"GET", "/openapi.json", get_openapi, false},
+    {"GET", "/docs", document_get_docs, false},
 };
 const size_t playlists_route_count = sizeof playlists_routes / sizeof *playlists_routes;

@@ -1,4 +1,4 @@
-/* The REST API of the playlists: /api/playlists, /health. */
+/* The REST API of the playlists: /api/playlists, /health, and its description: /openapi.json, /docs. */
 #ifndef PLAYLISTS_ROUTES_H
 #define PLAYLISTS_ROUTES_H
 

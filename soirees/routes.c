@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cleanup.h"
+#include "document.h"
 #include "failpoint.h"
 #include "mem.h"
 #include "service.h"
@@ -180,6 +181,16 @@ static void get_health(struct http_call *call, void *service)
     service_answer_health(call, soirees->name, components, sizeof components / sizeof *components);
 }
 
+/* ---- the description ---- */
+
+extern const struct document soirees_openapi[]; /* openapi.json, embedded */
+
+static void get_openapi(struct http_call *call, void *service)
+{
+    (void)service;
+    document_answer(call, &soirees_openapi[0], "application/json; charset=utf-8");
+}
+
 const struct http_route soirees_routes[] = {
     {"GET", "/api/soirees", get_list, false},
     {"POST", "/api/soirees", post_item, true},
@@ -188,5 +199,7 @@ const struct http_route soirees_routes[] = {
     {"PATCH", "/api/soirees/{id}", change_item, true},
     {"DELETE", "/api/soirees/{id}", delete_item, false},
     {"GET", "/health", get_health, false},
+    {"GET", "/openapi.json", get_openapi, false},
+    {"GET", "/docs", document_get_docs, false},
 };
 const size_t soirees_route_count = sizeof soirees_routes / sizeof *soirees_routes;

@@ -1,4 +1,4 @@
-/* The REST API of the bookings: /api/soirees, /health. */
+/* The REST API of the bookings: /api/soirees, /health, and its description: /openapi.json, /docs. */
 #ifndef SOIREES_ROUTES_H
 #define SOIREES_ROUTES_H
 
