@@ -1,5 +1,5 @@
-# Writes OUTPUT, a C file that holds FILES: `const TYPE NAME[]` of {file name without its ending, content}, in the order of
-# the names, and `const size_t NAME_count`. HEADER declares TYPE.
+# Writes OUTPUT, a C file that holds FILES: `const TYPE NAME[]` of {file name without its ending, content}, in
+# the order given, and `const size_t NAME_count`. HEADER declares TYPE.
 set(rows "")
 foreach(file IN LISTS FILES)
   get_filename_component(stem ${file} NAME_WE)
@@ -9,5 +9,6 @@ foreach(file IN LISTS FILES)
 endforeach()
 list(LENGTH FILES count)
 file(WRITE ${OUTPUT}
-  "#include <stddef.h>\n\n#include \"${HEADER}\"\n\nextern const ${TYPE} ${NAME}[];\nextern const size_t ${NAME}_count;\n"
+  "#include <stddef.h>\n\n#include \"${HEADER}\"\n\n"
+  "extern const ${TYPE} ${NAME}[];\nextern const size_t ${NAME}_count;\n"
   "const ${TYPE} ${NAME}[] = {\n${rows}};\nconst size_t ${NAME}_count = ${count};\n")

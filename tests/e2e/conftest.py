@@ -11,6 +11,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from harness import broker as broker_module  # noqa: E402
 from harness import consul as consul_module  # noqa: E402
+from harness import description  # noqa: E402
 from harness.booking import Stack  # noqa: E402
 from harness.daemon import Daemons, binary  # noqa: E402
 from harness.wait import free_port, wait_until  # noqa: E402
@@ -36,6 +37,31 @@ def pytest_runtest_makereport(item):
         for value in getattr(item, "funcargs", {}).values():
             for daemon in value.all if isinstance(value, Daemons) else []:
                 report.sections.append(("log of %s" % daemon.name, daemon.log()[-LOG_TAIL:]))
+
+
+def _check_exchanges():
+    found = description.take_findings()
+    if found:
+        shown = "\n\n".join(found[:10])
+        pytest.fail("%d time(s) not as described:\n\n%s" % (len(found), shown), pytrace=False)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_setup():
+    """What is not as described fails the test that saw it: here what its fixtures saw, ..."""
+    _check_exchanges()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_call():
+    """... here what it saw itself, ..."""
+    _check_exchanges()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown():
+    """... and here what was seen at its end, or by a test that failed already."""
+    _check_exchanges()
 
 
 @pytest.fixture(scope="session")

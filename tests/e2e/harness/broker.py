@@ -9,6 +9,7 @@ import urllib.parse
 import pika
 import requests
 
+from . import description
 from .process import Child
 from .wait import free_port, wait_until
 
@@ -51,6 +52,7 @@ class Broker:
         self.folder = str(folder)
         self.port, self.management_port = free_port(), free_port()
         self.epmd_port, self.dist_port = free_port(), free_port()
+        self.published = set()  # bodies that the tests themselves have published
         os.makedirs(self.folder, exist_ok=True)
         self._write("rabbitmq.conf", CONFIG.format(port=self.port, management_port=self.management_port,
                                                    user=USER, password=PASSWORD))
@@ -176,6 +178,7 @@ class Vhost:
         """Publish and wait for the confirm; body is bytes, or something that becomes JSON."""
         if not isinstance(body, bytes):
             body = json.dumps(body, ensure_ascii=False).encode()
+        self.broker.published.add(body)
         connection = self.connect()
         channel = connection.channel()
         channel.confirm_delivery()
@@ -200,7 +203,16 @@ class Vhost:
             return True
         wait_until(all_there, timeout, "%d message(s) in %s" % (count, queue))
         connection.close()
+        for message in taken:
+            self._judge(queue, message)
         return taken
+
+    def _judge(self, queue, message):
+        """Messages of our daemons are as they are described."""
+        if queue == DEAD_QUEUE:
+            description.judge_message("rejet", message.properties, message.body)
+        elif queue == QUEUE and message.body not in self.broker.published:
+            description.judge_message("soireeReservee", message.properties, message.body)
 
     def queue(self, queue=QUEUE):
         """The management API's record of a queue, or None when there is no such queue."""
@@ -242,7 +254,8 @@ class Vhost:
     def consumers(self, queue=QUEUE):
         """The consumers of one queue; 'prefetch_count' and 'channel_details' are in each."""
         found = self.broker.api("GET", "/consumers/%s" % quote(self.name))
-        return [c for c in found if c["queue"]["name"] == queue]
+        # the API lists a consumer before it knows its channel
+        return [c for c in found if c["queue"]["name"] == queue and c["channel_details"]]
 
     def close_connections(self):
         """Close every connection of this virtual host, as an administrator can."""

@@ -8,6 +8,7 @@ import subprocess
 
 import requests
 
+from . import description
 from .consul import ROOT
 from .process import Child
 from .wait import free_port, unwatch, wait_until, watch
@@ -146,7 +147,9 @@ class Daemon:
 
     def request(self, method, path, **options):
         options.setdefault("timeout", 30)
-        return self.session.request(method, self.url + path, **options)
+        reply = self.session.request(method, self.url + path, **options)
+        description.judge(self.program, reply)
+        return reply
 
     def get(self, path, **options):
         return self.request("GET", path, **options)
