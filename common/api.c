@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cleanup.h"
+#include "gzip.h"
 #include "http_client.h"
 #include "mem.h"
 
@@ -31,6 +32,8 @@ void api_answer_invalid(struct http_call *call, const struct problems *problems)
 
 /* ---- pages ---- */
 
+enum { PACK_BYTES = 64 * 1024 }; /* of a list are compressed at a time */
+
 /* Digits alone, no sign, no space: strtoll takes too much. */
 static bool read_number(const char *text, int base, int64_t min, int64_t max, int64_t *ret_number)
 {
@@ -55,16 +58,34 @@ void api_page_read(struct http_call *call, struct api_page *ret_page, struct pro
         problems_add(problems, "/cursor", "n'est pas un curseur donné par cette liste");
 }
 
-void api_list_init(struct api_list *list, const struct api_page *page, size_t max_bytes)
+void api_list_init(struct api_list *list, const struct http_call *call, const struct api_page *page,
+                   size_t max_bytes)
 {
-    *list = (struct api_list){.left = page->limit};
+    *list = (struct api_list){
+        .left = page->limit,
+        .last = INT64_MAX,
+        .gzip_accepted = gzip_accepted(http_call_header(call, "Accept-Encoding")),
+    };
     buf_init(&list->body, max_bytes);
+    buf_init(&list->packed, max_bytes);
     buf_char(&list->body, '[');
 }
 
 void api_list_done(struct api_list *list)
 {
+    gzip_free(list->gzip);
+    list->gzip = NULL;
     buf_done(&list->body);
+    buf_done(&list->packed);
+}
+
+/* Moves what is there to the compressed side. */
+static void pack(struct api_list *list)
+{
+    if (!list->gzip)
+        list->gzip = gzip_new(&list->packed);
+    gzip_add(list->gzip, list->body.data, list->body.len);
+    buf_clear(&list->body);
 }
 
 struct buf *api_list_row(struct api_list *list, int64_t seq)
@@ -72,7 +93,9 @@ struct buf *api_list_row(struct api_list *list, int64_t seq)
     list->more = list->left-- == 0;
     if (list->more)
         return NULL;
-    if (list->body.len > 1)
+    if (list->gzip_accepted && list->body.len >= PACK_BYTES && buf_ok(&list->body))
+        pack(list);
+    if (list->last < INT64_MAX)
         buf_char(&list->body, ',');
     list->last = seq;
     return &list->body;
@@ -102,7 +125,32 @@ void api_list_answer(struct http_call *call, struct api_list *list, const struct
     buf_char(&list->body, ']');
     if (list->more)
         set_next(call, page, list->last, filters);
-    http_answer_json(call, 200, &list->body);
+    http_call_set(call, "Vary", "Accept-Encoding");
+    if (!list->gzip_accepted || (!list->gzip && list->body.len < GZIP_MIN_BYTES) || !buf_ok(&list->body)) {
+        http_answer_json(call, 200, &list->body);
+        return;
+    }
+    pack(list);
+    gzip_end(list->gzip);
+    http_call_set(call, "Content-Encoding", "gzip");
+    http_answer_json(call, 200, &list->packed);
+}
+
+void api_answer_packed(struct http_call *call, const char *content_type, struct buf *body)
+{
+    CLEANUP(buf_done) struct buf packed;
+    buf_init(&packed, body->max_bytes);
+    if (body->len >= GZIP_MIN_BYTES && buf_ok(body) &&
+        gzip_accepted(http_call_header(call, "Accept-Encoding"))) {
+        struct gzip *gzip = gzip_new(&packed);
+        gzip_add(gzip, body->data, body->len);
+        gzip_end(gzip);
+        gzip_free(gzip);
+        buf_done(body);
+        http_call_set(call, "Content-Encoding", "gzip");
+        body = &packed;
+    }
+    http_answer_bytes(call, 200, content_type, body);
 }
 
 const char *api_filter_text(struct http_call *call, const char *name, size_t max, struct problems *problems)

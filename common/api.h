@@ -25,24 +25,32 @@ struct api_page {
 void api_page_read(struct http_call *call, struct api_page *ret_page, struct problems *problems);
 
 /* The answer of a list under construction. The store is asked for one row more than the page holds: it tells
- * whether there is a next page. */
+ * whether there is a next page. Where the client takes gzip it is compressed as it grows, so that no more
+ * than some rows are ever there as they are. */
 struct api_list {
-    struct buf body;
+    struct buf body, packed; /* to be compressed, or all of it; compressed */
+    struct gzip *gzip;       /* NULL until there is something to compress */
+    bool gzip_accepted, more;
     int64_t left, last;
-    bool more;
 };
-void api_list_init(struct api_list *list, const struct api_page *page, size_t max_bytes);
+void api_list_init(struct api_list *list, const struct http_call *call, const struct api_page *page,
+                   size_t max_bytes);
 void api_list_done(struct api_list *list); /* for CLEANUP() */
 /* Where to write the row with sequence number `seq`; NULL for the one too many. */
 struct buf *api_list_row(struct api_list *list, int64_t seq);
-/* Answers 200 with the rows, and with `Link: <…>; rel="next"` when there are more: the query's parameters
- * that `filters` (ended by NULL) lists are repeated in it. */
+/* Answers 200 with the rows, compressed or not (`Vary: Accept-Encoding` either way), and with `Link: <…>;
+ * rel="next"` when there are more: the query's parameters that `filters` (ended by NULL) lists are repeated
+ * in it. */
 void api_list_answer(struct http_call *call, struct api_list *list, const struct api_page *page,
                      const char *const *filters);
 
 /* A filter that must be a text of 1..max code points; "" when absent. Borrowed until the answer. */
 const char *api_filter_text(struct http_call *call, const char *name, size_t max, struct problems *problems);
 const char *api_filter_date(struct http_call *call, const char *name, struct problems *problems);
+
+/* Answers 200 with a text that never changes its form; compressed where the client takes that. `Vary` is the
+ * caller's. */
+void api_answer_packed(struct http_call *call, const char *content_type, struct buf *body);
 
 /* ---- versions: strong ETags from a counter (RFC 9110 section 8.8.3) ---- */
 enum { API_VERSIONS_MAX = 8 };

@@ -26,12 +26,13 @@ int64_t document_version(const char *text)
 
 void document_answer(struct http_call *call, const struct document *document, const char *content_type)
 {
+    http_call_set(call, "Vary", "Accept-Encoding");
     if (!api_weak_etag(call, document_version(document->text)))
         return;
     struct buf body;
     buf_init(&body, DOCUMENT_MAX_BYTES);
     buf_text(&body, document->text);
-    http_answer_bytes(call, 200, content_type, &body);
+    api_answer_packed(call, content_type, &body);
 }
 
 void document_get_docs(struct http_call *call, void *service)

@@ -12,7 +12,8 @@ struct document {
     const char *text;
 };
 
-/* Answers 200 with the document, or 304; its weak ETag comes from its content. */
+/* Answers 200 with the document, compressed where the client takes that, or 304; its weak ETag comes from its
+ * content. */
 void document_answer(struct http_call *call, const struct document *document, const char *content_type);
 
 /* A handler: GET /docs, the page that shows ./openapi.json. */

@@ -63,7 +63,7 @@ static void get_list(struct http_call *call, void *service)
     }
     CLEANUP(api_list_done) struct api_list list;
     struct err err = {0};
-    api_list_init(&list, &page, LIST_MAX_BYTES);
+    api_list_init(&list, call, &page, LIST_MAX_BYTES);
     err.status = store_list(playlists->store, soiree_id, &page, put_row, &list, &err);
     if (err.status == STATUS_OK)
         api_list_answer(call, &list, &page, filters);
