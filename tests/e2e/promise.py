@@ -9,6 +9,7 @@ import threading
 import time
 
 import requests
+from harness import description
 from harness.booking import booking
 from harness.broker import DEAD_QUEUE
 from harness.http import all_pages
@@ -58,6 +59,7 @@ class Load:
             try:
                 reply = session.post(self.url + "/api/soirees", timeout=30, headers={"Idempotency-Key": style},
                                      json=booking(styleMusical=style, lieu="Lieu %d" % number))
+                description.judge("soirees", reply)
                 if reply.status_code == 201:
                     with self._lock:
                         self.acknowledged[style] = reply.json()

@@ -4,6 +4,7 @@ import concurrent.futures
 
 import pytest
 import requests
+from harness import description
 from harness.booking import BOOKING, booking
 from harness.http import ok_json, problem
 
@@ -85,8 +86,10 @@ def test_concurrent_posts_with_one_key_make_one_item(resource, key):
 
     def post(_n):
         # without the daemon's session: sessions are not made for several threads
-        return requests.post(resource.daemon.url + resource.path, json=resource.document,
-                             headers={"Idempotency-Key": key}, timeout=30)
+        reply = requests.post(resource.daemon.url + resource.path, json=resource.document,
+                              headers={"Idempotency-Key": key}, timeout=30)
+        description.judge(resource.daemon.program, reply)
+        return reply
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         replies = list(pool.map(post, range(32)))
     assert {reply.status_code for reply in replies} == {201}

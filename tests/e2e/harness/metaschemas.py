@@ -34,8 +34,11 @@ def _fetch(package, folder):
             pytest.skip("npm cannot fetch %s: %.300s" % (package, result.stderr.strip()))
         with tarfile.open(os.path.join(own, result.stdout.split()[-1])) as archive:
             archive.extractall(own)
-        if not os.path.exists(folder):
+        try:
             os.rename(os.path.join(own, "package"), folder)
+        except OSError:  # another worker was faster
+            if not os.path.isdir(folder):
+                raise
 
 
 def _load(package, path):
