@@ -161,9 +161,10 @@ struct amqp_header {
     const char *name, *value;
 };
 struct amqp_publication {
-    const char *queue;                                     /* routing key on the default exchange */
-    const char *message_id, *type, *app_id, *content_type; /* "" or NULL: not sent. At most 255 bytes each */
-    const struct amqp_header *headers;                     /* at most 16 */
+    const char *queue; /* routing key on the default exchange */
+    const char *message_id, *type, *app_id, *content_type, *correlation_id; /* "" or NULL: not sent. At most
+                                                                               255 bytes each */
+    const struct amqp_header *headers;                                      /* at most 16 */
     size_t header_count;
     const char *body;
     size_t body_len;

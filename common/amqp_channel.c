@@ -259,8 +259,8 @@ static void set_property(amqp_basic_properties_t *properties, amqp_flags_t flag,
  */
 static bool is_sendable(const struct amqp_publication *publication)
 {
-    const char *const texts[] = {publication->queue, publication->message_id, publication->type,
-                                 publication->app_id, publication->content_type};
+    const char *const texts[] = {publication->queue,  publication->message_id,   publication->type,
+                                 publication->app_id, publication->content_type, publication->correlation_id};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         if (texts[i] && strlen(texts[i]) > SHORTSTR_MAX)
             return false;
@@ -281,6 +281,8 @@ static bool send_header(struct amqp *amqp, unsigned channel, const struct amqp_p
     set_property(&properties, AMQP_BASIC_APP_ID_FLAG, &properties.app_id, publication->app_id);
     set_property(&properties, AMQP_BASIC_CONTENT_TYPE_FLAG, &properties.content_type,
                  publication->content_type);
+    set_property(&properties, AMQP_BASIC_CORRELATION_ID_FLAG, &properties.correlation_id,
+                 publication->correlation_id);
 
     amqp_table_entry_t entries[HEADERS_MAX];
     char values[HEADERS_MAX][HEADER_VALUE_SIZE];

@@ -166,10 +166,10 @@ static void set_limits(CURL *easy, const struct http_exchange *exchange)
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
-    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, exchange->timeout_ms);
+    long timeout_ms = exchange->timeout_ms > 0 ? exchange->timeout_ms : 1; /* for curl 0 means no end */
+    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, timeout_ms);
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
-                     exchange->timeout_ms < CONNECT_TIMEOUT_MS ? exchange->timeout_ms
-                                                               : (long)CONNECT_TIMEOUT_MS);
+                     timeout_ms < CONNECT_TIMEOUT_MS ? timeout_ms : (long)CONNECT_TIMEOUT_MS);
     curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, (long)KEEP_CONNECTION_S);
     curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, (long)RECEIVE_BYTES);
     curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);

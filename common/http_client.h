@@ -58,7 +58,7 @@ struct http_exchange {
     const char *headers[HTTP_HEADERS_MAX]; /* "Name: value", NULL where none */
     const char *body;                      /* NULL: none */
     const char *ca_file;                   /* "" or NULL: the system's */
-    long timeout_ms;                       /* all of it: look-up, connection, reply */
+    long timeout_ms; /* all of it: look-up, connection, reply; less than 1 counts as 1 */
     size_t max_reply_bytes;
     bool direct; /* no proxy from the environment: neighbours, not the internet */
     bool once; /* a connection of its own: libcurl repeats a request by itself when a kept one turns out dead

@@ -93,10 +93,12 @@ enum status daemon_start(const struct config *config, void **ret_service, struct
 void daemon_stop(void *service, int grace_ms)
 {
     struct playlists *playlists = service;
+    int64_t end_ms = clock_mono_ms() + grace_ms;
     atomic_store(&playlists->draining, true);
     consul_stop(playlists->consul, grace_ms < DEREGISTER_MS ? grace_ms : DEREGISTER_MS);
     worker_stop(playlists->worker, grace_ms);
-    service_http_close(playlists->server, grace_ms);
+    int64_t left_ms = end_ms - clock_mono_ms();
+    service_http_close(playlists->server, left_ms > 0 ? (int)left_ms : 0);
     http_client_stop(playlists->client);
     worker_abandon(playlists->worker);
     store_close(playlists->store);

@@ -1,5 +1,6 @@
 #include "dead_letters.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,8 +16,9 @@ enum { RETRY_MS = 1000 };
 struct letter {
     unsigned channel; /* where it came from */
     uint64_t delivery_tag, incarnation;
-    char *message_id, *type, *app_id, *content_type, *traceparent, *body, *reason;
+    char *message_id, *type, *app_id, *content_type, *correlation_id, *traceparent, *body, *reason;
     size_t body_len;
+    char body_size[24]; /* as it was, where the body is cut; else "" */
     char failed_at[TIMESTAMP_SIZE];
 
     uint64_t tag;   /* of the copy; 0 = to be published */
@@ -51,19 +53,29 @@ static void free_letter(struct letter *letter)
     free(letter->type);
     free(letter->app_id);
     free(letter->content_type);
+    free(letter->correlation_id);
     free(letter->traceparent);
     free(letter->body);
     free(letter->reason);
     free(letter);
 }
 
-void dead_letters_down(struct dead_letters *dead)
+void dead_letters_forget(struct dead_letters *dead, unsigned channel)
 {
-    while (dead->letters) {
-        struct letter *letter = dead->letters;
-        dead->letters = letter->next;
+    for (struct letter **at = &dead->letters; *at;) {
+        struct letter *letter = *at;
+        if (channel && letter->channel != channel) {
+            at = &letter->next;
+            continue;
+        }
+        *at = letter->next;
         free_letter(letter);
     }
+}
+
+void dead_letters_down(struct dead_letters *dead)
+{
+    dead_letters_forget(dead, 0);
 }
 
 void dead_letters_free(struct dead_letters *dead)
@@ -85,17 +97,20 @@ bool dead_letters_up(struct dead_letters *dead, struct amqp *amqp)
 
 static void publish(struct dead_letters *dead, struct amqp *amqp, struct letter *letter)
 {
-    struct amqp_header headers[4] = {
+    struct amqp_header headers[5] = {
         {"x-error", letter->reason}, {"x-failed-at", letter->failed_at}, {"x-original-queue", dead->source}};
     size_t count = 3;
     if (*letter->traceparent)
         headers[count++] = (struct amqp_header){"traceparent", letter->traceparent};
+    if (*letter->body_size)
+        headers[count++] = (struct amqp_header){"x-body-size", letter->body_size};
     struct amqp_publication publication = {
         .queue = dead->queue,
         .message_id = letter->message_id,
         .type = letter->type,
         .app_id = letter->app_id,
         .content_type = letter->content_type,
+        .correlation_id = letter->correlation_id,
         .headers = headers,
         .header_count = count,
         .body = letter->body,
@@ -119,6 +134,7 @@ void dead_letters_add(struct dead_letters *dead, struct amqp *amqp, const struct
         .type = mem_text(message->type),
         .app_id = mem_text(message->app_id),
         .content_type = mem_text(message->content_type),
+        .correlation_id = mem_text(message->correlation_id),
         .traceparent = mem_text(message->traceparent),
         .body = mem_copy(message->body, message->body_len),
         .body_len = message->body_len,
@@ -126,6 +142,8 @@ void dead_letters_add(struct dead_letters *dead, struct amqp *amqp, const struct
         .next = dead->letters,
     };
     timestamp_format(clock_wall_ms(), letter->failed_at);
+    if (message->body_len < message->body_size)
+        (void)snprintf(letter->body_size, sizeof letter->body_size, "%zu", message->body_size);
     dead->letters = letter;
     log_event(LOG_ERROR, "message.dead",
               LOG_FIELDS(LOG_TEXT("messageId", letter->message_id), LOG_TEXT("reason", reason)),

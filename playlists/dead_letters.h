@@ -23,7 +23,12 @@ void dead_letters_free(struct dead_letters *dead);
 bool dead_letters_up(struct dead_letters *dead, struct amqp *amqp);
 void dead_letters_down(struct dead_letters *dead);
 
-/* Takes a copy of the message and publishes it; `incarnation` is handed back to drop(). */
+/* A consuming channel was closed: what it delivered is delivered again, so its letters are forgotten (0:
+ * all). What the broker has of them already is copied twice then, as an at-least-once copy may be. */
+void dead_letters_forget(struct dead_letters *dead, unsigned channel);
+
+/* Takes a copy of the message and publishes it; `incarnation` is handed back to drop(). A body over
+ * AMQP_BODY_MAX is cut there, and the copy's header x-body-size says how long it was. */
 void dead_letters_add(struct dead_letters *dead, struct amqp *amqp, const struct amqp_message *message,
                       uint64_t incarnation, const char *reason);
 

@@ -211,6 +211,7 @@ static void on_channel_closed(struct amqp *amqp, void *arg, unsigned number, int
         amqp_drop(amqp, "canal fermé"); /* the dead letters' */
         return;
     }
+    dead_letters_forget(worker->dead, number);
     worker->queue_doubtful = worker->queue_doubtful || code == 404;
     reopen_later(worker, &worker->channels[number - 1]);
 }

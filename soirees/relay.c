@@ -56,9 +56,8 @@ struct relay {
     int64_t cursor;               /* the last row read; more may be behind it */
     struct delayed delayed[DELAYED_MAX];
     size_t delayed_count;
-    bool queue_doubtful; /* a return: the queue may be gone */
-    bool failing;        /* the last try to connect failed: log no more of them */
-    bool again_in_flight;
+    bool queue_doubtful;    /* a return: the queue may be gone */
+    bool failing;           /* the last try to connect failed: log no more of them */
     int64_t again_look_ms;  /* monotonic: when to look for one again */
     int64_t again_pause_ms; /* until the look after that one */
     int64_t wall_offset_ms; /* wall clock less the monotonic one, at the last look */
@@ -107,12 +106,17 @@ static bool publish(struct relay *relay, const struct outbox_row *row, unsigned 
     return true;
 }
 
+static size_t window_room(const struct relay *relay)
+{
+    size_t used = in_flight(relay) + relay->confirmed_count;
+    return used < WINDOW ? WINDOW - used : 0;
+}
+
 /* Room in the window, and for what it may come back as. */
 static size_t room(const struct relay *relay)
 {
-    size_t used = in_flight(relay) + relay->confirmed_count;
     size_t kept = relay->delayed_count + in_flight(relay);
-    size_t window = used < WINDOW ? WINDOW - used : 0, back = kept < DELAYED_MAX ? DELAYED_MAX - kept : 0;
+    size_t window = window_room(relay), back = kept < DELAYED_MAX ? DELAYED_MAX - kept : 0;
     return window < back ? window : back;
 }
 
@@ -149,7 +153,7 @@ static void publish_unsent(struct relay *relay)
 
 static void publish_delayed(struct relay *relay, int64_t now_ms)
 {
-    for (size_t i = 0; i < relay->delayed_count && room(relay) > 0;) {
+    for (size_t i = 0; i < relay->delayed_count && window_room(relay) > 0;) {
         struct delayed delayed = relay->delayed[i];
         if (delayed.due_ms > now_ms) {
             i++;
@@ -181,11 +185,12 @@ static void watch_clock(struct relay *relay, int64_t now_ms)
 }
 
 /* A request that nobody answered is sent again, one at a time, while the queue is seen empty with somebody
- * listening: then it is not merely waiting its turn. */
+ * listening: then it is not merely waiting its turn. Not while a confirm is due: under an alarm the broker
+ * reads nothing more from who has published, and a look would wait in vain. */
 static void publish_again(struct relay *relay, int64_t now_ms)
 {
     bool unmarked = relay->confirmed_count || relay->confirm.count; /* the store may still show one as due */
-    if (!relay->config.again || relay->again_in_flight || unmarked || room(relay) == 0 ||
+    if (!relay->config.again || in_flight(relay) > 0 || unmarked || room(relay) == 0 ||
         now_ms < relay->again_look_ms)
         return;
     relay->again_look_ms = now_ms + AGAIN_LOOK_MAX_MS;
@@ -200,7 +205,7 @@ static void publish_again(struct relay *relay, int64_t now_ms)
                                                                           : AGAIN_LOOK_MAX_MS;
     if (amqp_queue_look(relay->amqp, relay->config.queue, &queue) && queue.exists && queue.messages == 0 &&
         queue.consumers > 0)
-        relay->again_in_flight = publish(relay, &row, 0, true);
+        (void)publish(relay, &row, 0, true);
     free(row.body);
 }
 
@@ -222,12 +227,9 @@ static void settle(struct relay *relay, uint64_t tag, bool ack)
         return;
     bool sent = ack && !flight->returned;
     FAILPOINT("relay.confirmed");
-    if (flight->again) {
-        relay->again_in_flight = false;
-        if (sent) {
-            relay->again_look_ms = 0;
-            relay->again_pause_ms = AGAIN_LOOK_MIN_MS;
-        }
+    if (flight->again && sent) {
+        relay->again_look_ms = 0;
+        relay->again_pause_ms = AGAIN_LOOK_MIN_MS;
     }
     if (sent) {
         relay->confirmed[relay->confirmed_count++] = flight->seq;
@@ -286,7 +288,6 @@ static void forget_flights(struct relay *relay)
     relay->delayed_count = 0;
     relay->cursor =
         0; /* whatever is unsent is read again; what was confirmed and is not marked yet is sent twice */
-    relay->again_in_flight = false;
     relay->again_pause_ms = AGAIN_LOOK_MAX_MS;
     relay->queue_doubtful = false;
     relay->settled_ms = clock_mono_ms();

@@ -7,6 +7,7 @@ import os
 import re
 import sqlite3
 import ssl
+import sys
 import time
 import urllib.parse
 
@@ -20,6 +21,16 @@ FRESH_S = 0.5
 
 class Unreadable(Exception):
     """The verification cannot go on; the text is for people."""
+
+
+_waited_for = set()
+
+
+def waiting(reason):
+    """Say once that something is waited for."""
+    if reason not in _waited_for:
+        print("verify: waiting up to %d s: %s" % (UNREACHABLE_S, reason), file=sys.stderr, flush=True)
+        _waited_for.add(reason)
 
 
 class Service:
@@ -62,6 +73,7 @@ class Service:
                 self.connection = None
             if not passes or time.monotonic() > deadline:
                 raise Unreadable("%s%s: %s" % (self.url.geturl(), path, problem))
+            waiting("%s: %s" % (self.url.geturl(), problem))
             time.sleep(0.5)
 
     def item(self, path, item_id):
@@ -100,8 +112,10 @@ class Broker:
                 raise Unreadable(str(error))
             except (self.rabbitmq.Unreachable, self.rabbitmq.pika.exceptions.AMQPError) as error:
                 self.connection = None
-                if time.monotonic() > deadline:
-                    raise Unreadable(self.rabbitmq.reason_of(error))
+                reason = self.rabbitmq.reason_of(error)
+                if time.monotonic() > deadline or re.search(r"ACCESS_REFUSED|NOT_ALLOWED", reason):
+                    raise Unreadable(reason)
+                waiting(reason)
             time.sleep(0.5)
 
     def depths(self):

@@ -83,6 +83,34 @@ def peak_rss_kib(pid):
         return int(next(line for line in status if line.startswith("VmHWM:")).split()[1])
 
 
+# ---- a broker in trouble
+
+
+def _rabbitmqctl(broker, *arguments):
+    subprocess.run(["/usr/lib/rabbitmq/bin/rabbitmqctl", *arguments], env=broker._env(), check=True,
+                   capture_output=True, timeout=120)
+
+
+def _set_memory_limit(broker, share):
+    """Of the machine's memory; the alarm comes, or goes, at once."""
+    _rabbitmqctl(broker, "set_vm_memory_high_watermark", str(share))
+    wait_until(lambda: broker.api("GET", "/nodes")[0].get("mem_alarm") == (share < 0.01), 60, "the alarm")
+
+
+@contextlib.contextmanager
+def memory_alarm(broker):
+    """RabbitMQ reads nothing from connections that publish."""
+    _set_memory_limit(broker, 0.000001)
+    yield
+    _set_memory_limit(broker, 0.8)
+
+
+def set_ack_timeout(broker, timeout_ms):
+    """consumer_timeout, for channels from now on; the broker looks for them often."""
+    _rabbitmqctl(broker, "eval", "application:set_env(rabbit, consumer_timeout, %d),"
+                 " application:set_env(rabbit, channel_tick_interval, 500)." % timeout_ms)
+
+
 # ---- proxies
 
 

@@ -33,6 +33,12 @@ def test_what_is_missing_is_said(tmp_path):
     assert result.returncode == 2 and str(tmp_path) in result.stderr and result.stdout == ""
 
 
+def test_a_folder_that_is_there_is_left_alone(tmp_path):
+    result = subprocess.run([SCRIPT, "--folder", str(tmp_path), "--bin-dir", os.path.dirname(binary("soirees"))],
+                            capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_a_minute_of_chaos_breaks_no_promise(built, tmp_path):
     missing = broker.missing() or consul.missing()

@@ -46,7 +46,7 @@ def letters(vhost):
 def bodies(vhost, queue):
     """What is in a queue, in order; it is taken."""
     ready = vhost.depth(queue)[0]
-    return [taken.body for taken in vhost.take(queue, ready)] if ready else []
+    return [taken.body for taken in vhost.take(queue, ready, judged=False)] if ready else []
 
 
 def ids(vhost):
@@ -97,7 +97,7 @@ def test_a_replayed_message_is_as_it_was(letters):
         content_type="application/json", correlation_id="c-1", timestamp=1764671400)
     assert dead_letters(letters.settings(), "replay", "--id", "m-1") == "m-1 -> %s\n1 moved back\n" % QUEUE
     assert letters.depth(DEAD_QUEUE)[0] == 0
-    moved = letters.take()[0]
+    moved = letters.take(judged=False)[0]
     assert moved.body == b"body" and list(moved.headers) == ["traceparent"]
     expected = {"message_id": "m-1", "type": "soiree.reservee", "app_id": "service-soirees", "priority": 3,
                 "content_type": "application/json", "correlation_id": "c-1", "timestamp": 1764671400,
@@ -154,6 +154,12 @@ def test_without_its_queue_a_letter_stays(letters):
     assert bodies(letters, QUEUE) == [b"first", b"third"]
 
 
+def test_a_letter_that_is_cut_stays(letters):
+    put(letters, b"the first part", message_id="m-1", headers={"x-original-queue": QUEUE, "x-body-size": "2000000"})
+    assert "m-1 stays: its body was over 1 MiB" in dead_letters(letters.settings(), "replay", "--all", status=1)
+    assert bodies(letters, DEAD_QUEUE) == [b"the first part"]
+
+
 def test_a_copy_that_the_broker_refuses_leaves_the_letter(letters):
     letters.declare("full", **{"x-max-length": 0, "x-overflow": "reject-publish"})
     put(letters, b"body", message_id="m-1", origin="full")
@@ -168,7 +174,7 @@ def test_what_a_policy_of_the_broker_buried_goes_back_too(letters):
     wait_until(lambda: letters.depth(DEAD_QUEUE)[0] == 1, what="it is dead")
     assert json.loads(dead_letters(letters.settings(), "list", "--json"))[0]["originalQueue"] == "work"
     dead_letters(letters.settings(), "replay", "--id", "m-1", "--to", QUEUE)
-    assert letters.take()[0].headers == {"mine": "kept"}
+    assert letters.take(judged=False)[0].headers == {"mine": "kept"}
 
 
 def test_killed_amid_a_replay_loses_nothing(letters):
@@ -213,7 +219,9 @@ def test_an_unknown_id_is_said_and_nothing_is_touched(letters, command):
 
 
 @pytest.mark.parametrize("arguments", [[], ["replay"], ["drop"], ["replay", "--id"],
-                                       ["drop", "--all", "--id", "x"]], ids=" ".join)
+                                       ["drop", "--all", "--id", "x"], ["--queue", "", "list"],
+                                       ["replay", "--all", "--to", "x" * 256],
+                                       ["replay", "--all", "--to", DEAD_QUEUE]], ids=" ".join)
 def test_nothing_is_done_without_a_clear_word(letters, arguments):
     put(letters, b"body", message_id="m-1")
     assert "usage:" in dead_letters(letters.settings(), *arguments, status=2)

@@ -38,6 +38,14 @@ def test_a_hopeless_message_is_copied_to_the_dead_letters(stack, body):
     assert len(stack.lagmaster.calls()) == 1
 
 
+def test_a_hopeless_message_of_any_size_is_copied_as_far_as_it_goes(vhost, worker):
+    worker()
+    vhost.publish(b"x" * (3 << 20), pika.BasicProperties(message_id="m-1", correlation_id="c-1", delivery_mode=2))
+    dead = vhost.take(DEAD_QUEUE)[0]
+    assert dead.body == b"x" * (1 << 20) and dead.headers["x-body-size"] == str(3 << 20)
+    assert (dead.properties.message_id, dead.properties.correlation_id) == ("m-1", "c-1")
+
+
 @pytest.mark.threads
 def test_a_hopeless_message_without_properties_is_copied_too(stack):
     stack.vhost.publish(b"not json")

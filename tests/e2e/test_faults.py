@@ -6,7 +6,6 @@ test_relay.py; a delivery held for over ten minutes is in the clock's part."""
 import http.server
 import json
 import socket
-import subprocess
 import threading
 import time
 
@@ -20,7 +19,8 @@ from lagmaster import encode, playlist
 from promise import (RECOVERY_S, Load, calls_by_style, check_kept, everything, read_database, wait_for_links,
                      wait_until_drained)
 from sabotage import (Clock, Lock, ReplyLoser, SmallDisk, await_death, has_failpoints, launch_doomed,
-                      never_accepts, never_answers, release_build, start_again, without_sanitizers)  # noqa: F401
+                      memory_alarm, never_accepts, never_answers, release_build, set_ack_timeout, start_again,
+                      without_sanitizers)  # noqa: F401
 
 pytestmark = pytest.mark.slow
 MIB = 1 << 20
@@ -77,13 +77,6 @@ def test_a_queue_deleted_amid_the_stream_heals(make_stack):
     assert set(calls_by_style(stack.lagmaster).values()) == {1}
 
 
-def set_memory_limit(broker, share):
-    """Of the machine's memory; the alarm comes, or goes, at once."""
-    subprocess.run(["/usr/lib/rabbitmq/bin/rabbitmqctl", "set_vm_memory_high_watermark", str(share)],
-                   env=broker._env(), check=True, capture_output=True, timeout=120)
-    wait_until(lambda: broker.api("GET", "/nodes")[0].get("mem_alarm") == (share < 0.01), 60, "the alarm")
-
-
 def test_a_memory_alarm_delays_the_messages_and_nothing_else(own_broker, make_stack):
     own_broker.start()
     stack = make_stack(vhost=own_broker.root()).start()
@@ -91,28 +84,20 @@ def test_a_memory_alarm_delays_the_messages_and_nothing_else(own_broker, make_st
     stack.linked(made[0]["id"])
     stack.playlists.stop()
     stack.vhost.publish(b"hopeless")  # its copy makes the worker a publisher, too
-    set_memory_limit(own_broker, 0.000001)
-    stack.playlists.start()
-    made += [stack.book() for _ in range(20)]
-    wait_until(lambda: components(stack.soirees)["rabbitmq"] == "blocked", 60, "soirees says so")
-    wait_until(lambda: components(stack.playlists)["worker"] == "blocked", 60, "playlists says so")
-    made += [stack.book() for _ in range(20)]
-    assert stack.soirees.health()["status"] == stack.playlists.health()["status"] == "healthy"
-    holds_for(lambda: stack.vhost.depth()[0] <= 21, 3, "what came after the alarm waits in the outbox")
-    set_memory_limit(own_broker, 0.8)
+    with memory_alarm(own_broker):
+        stack.playlists.start()
+        made += [stack.book() for _ in range(20)]
+        wait_until(lambda: components(stack.soirees)["rabbitmq"] == "blocked", 60, "soirees says so")
+        wait_until(lambda: components(stack.playlists)["worker"] == "blocked", 60, "playlists says so")
+        made += [stack.book() for _ in range(20)]
+        assert stack.soirees.health()["status"] == stack.playlists.health()["status"] == "healthy"
+        holds_for(lambda: stack.vhost.depth()[0] <= 21, 3, "what came after the alarm waits in the outbox")
     wait_for_links(stack, made)
     assert components(stack.soirees)["rabbitmq"] == "connected"
     assert components(stack.playlists)["worker"] == "consuming"
     assert {copy.body for copy in stack.vhost.take(DEAD_QUEUE)} == {b"hopeless"}
     check_kept(stack, made)
     assert stack.lagmaster.count == len(made)
-
-
-def set_ack_timeout(broker, timeout_ms):
-    """For channels from now on; how often the broker looks for them, too."""
-    subprocess.run(["/usr/lib/rabbitmq/bin/rabbitmqctl", "eval", "application:set_env(rabbit, consumer_timeout, %d),"
-                    " application:set_env(rabbit, channel_tick_interval, 500)." % timeout_ms],
-                   env=broker._env(), check=True, capture_output=True, timeout=120)
 
 
 def test_a_channel_closed_for_a_late_ack_comes_back(own_broker, make_stack):

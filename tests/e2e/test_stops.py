@@ -1,5 +1,6 @@
 """Stops and crashes in the middle of the work, and a database that somebody else holds for a while."""
 
+import socket
 import time
 
 import pytest
@@ -8,6 +9,7 @@ from harness.broker import DEAD_QUEUE
 from harness.http import ok_json
 from harness.imitations import FakeSoirees
 from harness.wait import holds_for, wait_until
+from promise import read_database
 from sabotage import Lock
 
 
@@ -103,6 +105,19 @@ def test_kill_9_at_any_moment_ends_with_one_playlist_each(make_stack):
     for key in made:
         stack.linked(key, timeout=120)
     stack.drained()
+
+
+def test_a_client_that_dawdles_does_not_make_a_clean_stop_a_crash(make_stack):
+    """The worker's wait for its call and the wait for clients share one grace: what comes after gets its turn."""
+    stack = make_stack(playlists={"SHUTDOWN_GRACE_MS": 3000}).start()
+    stack.lagmaster.control(mode="hang")
+    stack.book()
+    waiting(stack.lagmaster)
+    with socket.create_connection(("127.0.0.1", stack.playlists.port)) as client:
+        client.sendall(b"POST /api/playlists HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                       b"Content-Length: 4000\r\n\r\n{")
+        stack.playlists.stop()
+    assert read_database(stack.playlists.database, "SELECT starts FROM requests") == [(0,)]
 
 
 # ---- a database that somebody else holds for a while

@@ -117,7 +117,9 @@ def test_what_is_under_way_breaks_nothing_until_the_wait_is_over(stack, database
 def test_a_playlist_deleted_by_a_client_is_no_loss(stack):
     made = booked(stack)
     stack.playlists.delete("/api/playlists/" + stack.soiree(made)["playlistId"])
-    assert verify(stack)[0] == {}
+    broken, counts = verify(stack)
+    assert broken == {} and counts["linked to one made for them, deleted since"] == 1
+    assert verify(stack, databases=False)[0] == {"dangling": [made]}
 
 
 # ---- a broken promise
@@ -179,7 +181,8 @@ def test_somebody_elses_playlist_is_misplaced_unless_a_client_chose_it(stack, tm
     made, other = booked(stack, 2)
     theirs = stack.soiree(other)["playlistId"]
     tamper(stack.soirees, ("UPDATE soirees SET playlist_id = ? WHERE id = ?", (theirs, made)))
-    assert verify(stack)[0] == {}
+    broken, counts = verify(stack)
+    assert broken == {} and counts["of these one made for another soirée"] == 1
     assert verify(stack, "--own", ids_file(tmp_path, "own", "x"))[0] == {"misplaced": [made]}
     assert verify(stack, "--own", ids_file(tmp_path, "own", theirs))[0] == {}
 
@@ -277,6 +280,7 @@ def test_what_cannot_be_read_is_exit_status_2(stack, tmp_path):
     none = str(tmp_path / "none")
     for arguments, settings in ((["--soirees", "nowhere"], {}), (["--soirees-db", none], {}),
                                 (["--acknowledged", none], {}), ([], {"RABBITMQ_PORT": "x"}),
+                                ([], {"REQUEST_AGAIN_AFTER_S": "x"}), ([], {"RABBITMQ_PASS": "wrong"}),
                                 (["--wait", "x"], {})):
         status, out, error = run(stack, *arguments, **settings)
         assert status == 2 and out == "" and error

@@ -143,6 +143,17 @@ static void test_the_timeout_is_for_all_of_the_exchange(void **state)
     }
 }
 
+static void test_no_time_left_is_not_time_without_end(void **state)
+{
+    static const long timeouts[] = {0, -1, -1000};
+    for (size_t i = 0; i < COUNT(timeouts); i++) {
+        CLEANUP(drop_call) struct call *call = new_call(*state, "/silence");
+        call->exchange.timeout_ms = timeouts[i];
+        run_call(call);
+        assert_int_equal(call->exchange.status, STATUS_TIMEOUT);
+    }
+}
+
 static void test_a_connection_that_fails_is_a_network_error_with_its_reason(void **state)
 {
     static const char *const paths[] = {"/half", "/garbage", "/closed"};
@@ -242,6 +253,7 @@ int main(void)
         TEST(test_a_consul_index_is_read_whatever_is_in_it),
         TEST(test_a_reply_may_be_as_long_as_its_maximum_and_not_a_byte_longer),
         TEST(test_the_timeout_is_for_all_of_the_exchange),
+        TEST(test_no_time_left_is_not_time_without_end),
         TEST(test_a_connection_that_fails_is_a_network_error_with_its_reason),
         TEST(test_a_refused_connection_is_a_network_error),
         TEST(test_nothing_but_http_is_spoken),
