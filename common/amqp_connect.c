@@ -210,6 +210,23 @@ static amqp_rpc_reply_t login(struct amqp *amqp, const struct amqp_url *url)
                                       url->password);
 }
 
+bool wire_login(struct amqp *amqp, const struct amqp_url *url)
+{
+    amqp_rpc_reply_t reply = login(amqp, url);
+    if (reply.reply_type != AMQP_RESPONSE_NORMAL) {
+        fail_login(amqp, &reply);
+        return false;
+    }
+    int channel_max = amqp_get_channel_max(amqp->connection);
+    if (channel_max != 0 && (unsigned)channel_max < amqp->channel_count + 1) {
+        wire_fail(amqp, "RabbitMQ n'ouvre que %d canaux, il en faut %u", channel_max,
+                  amqp->channel_count + 1);
+        return false;
+    }
+    amqp->logged_in = true;
+    return true;
+}
+
 bool wire_open(struct amqp *amqp, const struct amqp_url *url)
 {
     amqp->connection = amqp_new_connection();
@@ -226,18 +243,7 @@ bool wire_open(struct amqp *amqp, const struct amqp_url *url)
         wire_fail(amqp, "arrêt en cours");
         return false;
     }
-    amqp_rpc_reply_t reply = login(amqp, url);
+    bool logged_in = wire_login(amqp, url);
     set_login_fd(amqp, -1);
-    if (reply.reply_type != AMQP_RESPONSE_NORMAL) {
-        fail_login(amqp, &reply);
-        return false;
-    }
-    int channel_max = amqp_get_channel_max(amqp->connection);
-    if (channel_max != 0 && (unsigned)channel_max < amqp->channel_count + 1) {
-        wire_fail(amqp, "RabbitMQ n'ouvre que %d canaux, il en faut %u", channel_max,
-                  amqp->channel_count + 1);
-        return false;
-    }
-    amqp->logged_in = true;
-    return true;
+    return logged_in;
 }

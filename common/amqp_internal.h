@@ -97,6 +97,8 @@ struct amqp {
 /* Connects and logs in; false with the reason set (wire_fail), also when it was stopped. Calls tick()
  * meanwhile, but for TLS and the login. */
 bool wire_open(struct amqp *amqp, const struct amqp_url *url);
+/* Its second half: logs in on the connection's socket. */
+bool wire_login(struct amqp *amqp, const struct amqp_url *url);
 
 /* ---- amqp_wire.c ---- */
 

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "http_client_internal.h"
 #include "ids.h"
 #include "mem.h"
 
@@ -124,11 +125,9 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *arg)
     return buf_ok(&exchange->reply) ? size * count : 0; /* 0: libcurl gives up with CURLE_WRITE_ERROR */
 }
 
-static size_t on_header(char *bytes, size_t size, size_t count, void *arg)
+void http_exchange_take_header(struct http_exchange *exchange, const char *bytes, size_t len)
 {
     static const char name[] = "X-Consul-Index:";
-    struct http_exchange *exchange = arg;
-    size_t len = size * count;
     if (len > sizeof name && strncasecmp(bytes, name, sizeof name - 1) == 0) {
         char digits[24];
         size_t rest = len - (sizeof name - 1);
@@ -137,7 +136,12 @@ static size_t on_header(char *bytes, size_t size, size_t count, void *arg)
         digits[rest] = '\0';
         exchange->index = strtoull(digits, NULL, 10);
     }
-    return len;
+}
+
+static size_t on_header(char *bytes, size_t size, size_t count, void *arg)
+{
+    http_exchange_take_header(arg, bytes, size * count);
+    return size * count;
 }
 
 static void set_request(CURL *easy, struct http_exchange *exchange)

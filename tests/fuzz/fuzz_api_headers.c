@@ -1,0 +1,98 @@
+/* The values of the request headers that the API reads, each line of the input one of them: entity tags, the
+ * Idempotency-Key, the trace, the request id, the content type. */
+#include "api.h"
+#include "fake_connection.h"
+#include "ids.h"
+#include "log.h"
+
+static const char *const names[] = {"If-Match",    "If-None-Match", "Idempotency-Key", "X-Request-Id",
+                                    "traceparent", "Content-Type",  "Playlist-Request"};
+enum { IF_MATCH, IF_NONE_MATCH, KEY, REQUEST_ID, TRACE, TYPE };
+
+/* What was read of a list of tags, written as one, is read the same. */
+static void must_read_back(const struct api_condition *condition)
+{
+    CLEANUP(buf_done) struct buf text;
+    struct api_condition again;
+    buf_init(&text, 4096);
+    buf_text(&text, condition->any ? "*" : "");
+    for (unsigned i = 0; i < condition->count; i++)
+        buf_format(&text, i ? ", \"%lld\"" : "\"%lld\"", (long long)condition->versions[i]);
+    MUST(buf_ok(&text));
+    api_condition_parse(buf_get(&text), false, &again);
+    MUST(again.given && again.any == condition->any && again.count == condition->count);
+    MUST(memcmp(again.versions, condition->versions, condition->count * sizeof *again.versions) == 0);
+}
+
+static void try_tags(const char *text, bool weak_too)
+{
+    struct api_condition condition;
+    memset(&condition, 'x', sizeof condition);
+    api_condition_parse(text, weak_too, &condition);
+    MUST(condition.given && condition.count <= API_VERSIONS_MAX && !(condition.any && condition.count));
+    for (unsigned i = 0; i < condition.count; i++) {
+        char tag[32];
+        (void)snprintf(tag, sizeof tag, "\"%lld\"", (long long)condition.versions[i]);
+        MUST(condition.versions[i] >= 1 && strstr(text, tag));
+        MUST(api_condition_holds(&condition, condition.versions[i]));
+    }
+    MUST(api_condition_holds(&condition, INT64_MAX) == condition.any);
+    must_read_back(&condition);
+}
+
+static void try_trace(const char *text)
+{
+    char first[TRACEPARENT_SIZE], second[TRACEPARENT_SIZE];
+    traceparent_continue(text, first);
+    traceparent_continue(text, second);
+    MUST(traceparent_valid(first) && traceparent_valid(second) && memcmp(first + 36, second + 36, 16) != 0);
+    MUST(traceparent_valid(text) == (strncmp(first, text, 36) == 0));
+    MUST(traceparent_valid(text) == (memcmp(first, second, 35) == 0));
+}
+
+static void write_item(struct http_call *call, void *service)
+{
+    char key[API_KEY_SIZE];
+    struct api_condition condition;
+    const char *given = http_call_header(call, names[KEY]), *wanted = http_call_header(call, names[IF_MATCH]);
+    (void)service;
+    api_if_match(call, &condition);
+    MUST(condition.given == (wanted != NULL));
+    if (!api_idempotency_key(call, key)) {
+        MUST(given && call->status == 422);
+        return;
+    }
+    MUST(strcmp(key, given ? given : "") == 0);
+    for (const char *c = key; *c; c++)
+        MUST(*c >= ' ' && *c <= '~');
+    if (api_etag(call, 1))
+        http_answer_empty(call, 204);
+    else
+        MUST(call->status == 304 && http_call_header(call, names[IF_NONE_MATCH]));
+}
+
+static const struct http_route routes[] = {{"PATCH", "/", write_item, true}};
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    CLEANUP(buf_done) struct buf request;
+    struct MHD_Connection connection;
+    silence_stdout();
+    if (size > 8192)
+        return 0;
+    buf_init(&request, INPUT_MAX);
+    buf_text(&request, "PATCH / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n");
+    for (size_t i = 0; i < COUNT(names) && size > 0; i++) {
+        CLEANUP(free_text) char *value = next_text(&data, &size, '\n');
+        try_tags(value, i & 1);
+        try_trace(value);
+        if (*value)
+            buf_format(&request, "%s: %s\r\n", names[i], value);
+    }
+    buf_text(&request, "\r\n{}");
+    MUST(buf_ok(&request));
+    if (connection_open(&connection, buf_get(&request), request.len))
+        MUST(fake_exchange(fake_server(routes, COUNT(routes), 1024), &connection));
+    connection_close(&connection);
+    return 0;
+}
