@@ -124,9 +124,11 @@ static void parse_query(struct http_call *call)
         size_t len = strcspn(part, "&"), name_len = strcspn(part, "&=");
         if (len > 0) {
             const char *name = decode(call, part, name_len, true);
-            size_t equals = name_len < len;
-            const char *value = name ? decode(call, part + name_len + equals, len - name_len - equals, true)
-                                     : NULL;
+            /* Without '=' there is no room for a NUL but the name's: what is decoded is never longer than the
+             * target. */
+            const char *value = name && name_len == len ? name + strlen(name) : NULL;
+            if (name && name_len < len)
+                value = decode(call, part + name_len + 1, len - name_len - 1, true);
             if (!value) {
                 refuse(call, STATUS_INVALID, "Paramètre de requête mal encodé");
                 return;

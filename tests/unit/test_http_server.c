@@ -169,6 +169,20 @@ static void test_queries_are_decoded(void **state)
     assert_echoes("GET /? HTTP/1.1\r\n" HOST "\r\n", "queryText", "");
 }
 
+/* Each of them once had a NUL of its own written, behind the room for what is decoded. */
+static void test_parameters_without_a_value_fit_into_a_long_target(void **state)
+{
+    char filler[600] = "";
+    (void)state;
+    memset(filler, 'x', sizeof filler - 1);
+    for (size_t len = 430; len < sizeof filler; len += 13) {
+        char *request = mem_format("GET /?c1&c2&c3&c4&c5&c6&c7&c8&c9&c10&c11&c12&c13&%.*s&a HTTP/1.1\r\n" HOST
+                                   "\r\n", (int)len, filler);
+        assert_echoes(request, "a", "");
+        free(request);
+    }
+}
+
 static void test_wrong_queries_are_422(void **state)
 {
     static const struct {
@@ -365,6 +379,7 @@ int main(void)
         TEST(test_unknown_paths_are_404),
         TEST(test_the_absolute_form_of_a_target_is_understood),
         TEST(test_queries_are_decoded),
+        TEST(test_parameters_without_a_value_fit_into_a_long_target),
         TEST(test_wrong_queries_are_422),
         TEST(test_another_method_is_405_with_allow),
         TEST(test_head_is_get_without_the_body),
