@@ -97,16 +97,16 @@ static char *find_in_environment(const char *name, bool empty_counts)
 }
 
 /* The content of the file at `path` (freed here; NULL is fine), up to its line end. */
-static char *read_secret(const char *name, char *path, struct buf *problems)
+static char *read_secret(const struct setting *setting, char *path, struct buf *problems)
 {
     const char *reason = NULL;
     char *text = path ? read_file(path, &reason) : NULL;
     if (text)
         text[strcspn(text, "\r\n")] = '\0';
     else if (path)
-        buf_format(problems, "%s_FILE: %s: %s\n", name, path, reason);
+        buf_format(problems, "%s_FILE: %s: %s\n", setting->name, path, reason);
     free(path);
-    return text;
+    return counted(text, setting->empty_counts);
 }
 
 /* Environment, then file, and in each the setting itself before NAME_FILE; NULL where nobody gives it. */
@@ -115,11 +115,11 @@ static char *find_value(const struct setting *setting, const char *lines, struct
     CLEANUP(free_text) char *file_name = mem_format("%s_FILE", setting->name);
     char *value = find_in_environment(setting->name, setting->empty_counts);
     if (!value && setting->secret)
-        value = read_secret(setting->name, find_in_environment(file_name, false), problems);
+        value = read_secret(setting, find_in_environment(file_name, false), problems);
     if (!value && lines)
         value = counted(find_in_file(lines, setting->name), setting->empty_counts);
     if (!value && lines && setting->secret)
-        value = read_secret(setting->name, counted(find_in_file(lines, file_name), false), problems);
+        value = read_secret(setting, counted(find_in_file(lines, file_name), false), problems);
     return value;
 }
 

@@ -265,6 +265,17 @@ static void test_a_secret_may_be_in_a_file_of_its_own(void **state)
     assert_text(fixture, "T_SECRET", "admin123");
 }
 
+static void test_an_empty_secret_file_means_the_default(void **state)
+{
+    struct fixture *fixture = *state;
+    set_to_file(fixture, "T_SECRET_FILE", "\n");
+    load_well(fixture);
+    assert_text(fixture, "T_SECRET", "admin123");
+    set_to_file(fixture, "CONFIG_FILE", "T_SECRET=of the file\n");
+    load_well(fixture);
+    assert_text(fixture, "T_SECRET", "of the file");
+}
+
 static void test_the_path_of_a_secret_may_come_from_the_file(void **state)
 {
     struct fixture *fixture = *state;
@@ -448,6 +459,7 @@ int main(void)
         TEST(test_a_file_that_cannot_be_read_is_a_problem),
         TEST(test_a_file_has_at_most_64_kib),
         TEST(test_a_secret_may_be_in_a_file_of_its_own),
+        TEST(test_an_empty_secret_file_means_the_default),
         TEST(test_the_path_of_a_secret_may_come_from_the_file),
         TEST(test_a_secret_in_the_environment_wins_over_its_file),
         TEST(test_a_secret_file_named_by_the_environment_wins_over_the_configuration_file),
