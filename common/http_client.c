@@ -128,14 +128,16 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *arg)
 void http_exchange_take_header(struct http_exchange *exchange, const char *bytes, size_t len)
 {
     static const char name[] = "X-Consul-Index:";
-    if (len > sizeof name && strncasecmp(bytes, name, sizeof name - 1) == 0) {
-        char digits[24];
-        size_t rest = len - (sizeof name - 1);
-        rest = rest < sizeof digits ? rest : sizeof digits - 1;
-        memcpy(digits, bytes + sizeof name - 1, rest);
-        digits[rest] = '\0';
-        exchange->index = strtoull(digits, NULL, 10);
-    }
+    if (len < sizeof name || strncasecmp(bytes, name, sizeof name - 1) != 0)
+        return;
+    char value[32];
+    size_t rest = len - (sizeof name - 1);
+    rest = rest < sizeof value ? rest : sizeof value - 1;
+    memcpy(value, bytes + sizeof name - 1, rest);
+    value[rest] = '\0';
+    const char *digits = value + strspn(value, " \t");
+    /* strtoull would take "-1" for the largest number */
+    exchange->index = *digits >= '0' && *digits <= '9' ? strtoull(digits, NULL, 10) : 0;
 }
 
 static size_t on_header(char *bytes, size_t size, size_t count, void *arg)

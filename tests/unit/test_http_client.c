@@ -92,6 +92,7 @@ static void test_a_consul_index_is_read_whatever_is_in_it(void **state)
         {"/index/x", 0},
         {"/index/", 0},
         {"/index/12x", 12},
+        {"/index/-1", 0},
         {"/echo", 0},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
