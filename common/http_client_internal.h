@@ -4,8 +4,8 @@
 
 #include "http_client.h"
 
-/* Takes one header line of a reply, as libcurl gives it: not terminated, its line end in it or not. Of interest is
- * X-Consul-Index alone: what is no number is 0, one that is too large the largest. */
+/* Takes one header line of a reply, as libcurl gives it: not terminated, its line end in it or not. Of
+ * interest is X-Consul-Index alone: what is no number is 0, one that is too large the largest. */
 void http_exchange_take_header(struct http_exchange *exchange, const char *bytes, size_t len);
 
 #endif
