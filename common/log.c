@@ -74,16 +74,19 @@ static void put_clean(struct buf *out, const char *text, const char *line_end)
 }
 
 /* The message with the line ends of its format: text from outside can neither forge a line nor reach the
- * terminal. A text that holds LINE_END itself makes the block one line. */
+ * terminal. A text that holds LINE_END itself makes the block one line, and so does a cut, which may have
+ * taken as many of the format's as the text brings. */
 static void put_message(struct buf *out, const char *format, va_list args)
 {
     char ours[FORMAT_MAX_BYTES], message[MESSAGE_MAX_BYTES];
     (void)text_copy(ours, sizeof ours, format);
     for (char *end = ours; (end = strchr(end, '\n')); end++)
         *end = LINE_END;
-    (void)vsnprintf(message, sizeof message, ours, args);
+    int len = vsnprintf(message, sizeof message, ours, args);
+    bool whole = len >= 0 && (size_t)len < sizeof message;
     text_mend(message);
-    put_clean(out, message, count_line_ends(ours) == count_line_ends(message) ? "\n" : NULL);
+    bool known = whole && count_line_ends(ours) == count_line_ends(message);
+    put_clean(out, message, known ? "\n" : NULL);
 }
 
 static void put_pretty(struct buf *out, enum log_level level, const char *message)

@@ -165,6 +165,18 @@ static void test_an_argument_with_the_mark_of_a_line_end_forges_none(void **stat
     assert_non_null(strstr(text, "second"));
 }
 
+/* The cut takes the format's line end away, the mark takes its place. */
+static void test_an_argument_that_is_cut_forges_no_line_either(void **state)
+{
+    (void)state;
+    char argument[5000] = "a\x1E" "forged";
+    memset(argument + 8, 'x', sizeof argument - 9);
+    begin("pretty", "info");
+    log_event(LOG_INFO, "x", NULL, "first %s\nsecond", argument);
+    CLEANUP(free_text) char *text = only_write();
+    assert_ptr_equal(strchr(text, '\n'), text + strlen(text) - 1);
+}
+
 static void test_a_long_message_is_cut_between_code_points(void **state)
 {
     (void)state;
@@ -403,6 +415,7 @@ int main(void)
         TEST(test_the_control_characters_beyond_ascii_do_not_reach_the_terminal),
         TEST(test_bytes_that_are_no_utf8_do_not_reach_the_terminal),
         TEST(test_an_argument_with_the_mark_of_a_line_end_forges_none),
+        TEST(test_an_argument_that_is_cut_forges_no_line_either),
         TEST(test_a_long_message_is_cut_between_code_points),
         TEST(test_what_is_below_the_level_is_not_printed),
         TEST(test_colour_is_for_terminals_without_no_color),
