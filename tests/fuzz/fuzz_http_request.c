@@ -31,7 +31,7 @@ static void get_list(struct http_call *call, void *service)
     seen.is_list = true;
 
     struct api_list list;
-    api_list_init(&list, &seen.page, 1 << 20);
+    api_list_init(&list, call, &seen.page, 1 << 20);
     for (int64_t i = 0; i <= seen.page.limit; i++) {
         struct buf *row = api_list_row(&list, LAST);
         MUST((row != NULL) == (i < seen.page.limit));
