@@ -30,7 +30,8 @@ def consumer_connections(vhost):
 def test_200_slow_calls_keep_one_connection_and_one_delivery_each(make_stack):
     """A heartbeat of 2 s would end the connection of a worker that waits for its calls."""
     stack = make_stack(soirees={"RABBITMQ_HEARTBEAT": 2},
-                       playlists={"RABBITMQ_HEARTBEAT": 2, "PLAYLIST_WORKERS": 200}).start()
+                       playlists={"RABBITMQ_HEARTBEAT": 2, "PLAYLIST_WORKERS": 200,
+                                  "LAGMASTER_TIMEOUT_MS": int(API_S * 1000) + 60_000}).start()
     stack.consuming(workers=200)
     wait_until(lambda: len(stack.vhost.consumers()) == 200, 60, "all consumers in the management API")
     before = consumer_connections(stack.vhost)
