@@ -1,4 +1,4 @@
-"""What scripts/bench measures with: wrk, the kernel's accounts of CPU and memory, and the quiet of the machine."""
+"""What scripts/bench measures with: wrk, the kernel's accounts of CPU and memory, the machine's quiet."""
 
 import http.client
 import json
@@ -146,4 +146,5 @@ def describe():
         models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
     with open("/proc/meminfo") as file:
         total = int(file.readline().split()[1]) // 1024
-    return "%d x %s, %d MB, Linux %s" % (os.cpu_count(), models[0] if models else "?", total, os.uname().release)
+    return "%d x %s, %d MB, Linux %s" % (os.cpu_count(), models[0] if models else "?", total,
+                                         os.uname().release)

@@ -1,10 +1,9 @@
 """The rows of scripts/bench: what is done, what is measured of it, and what it must reach.
 
-A row has forms (ours, the opponent's, sizes, …), which take turns round after round. measure(bench, form) gives
-a dictionary of figures; the checks judge the figures' medians, m(form, figure)."""
+A row has forms (ours, the opponent's, sizes, …), which take turns round after round. measure(bench, form)
+gives a dictionary of figures; the checks judge the figures' medians, m(form, figure)."""
 
 import dataclasses
-import json
 import os
 import select
 import socket
@@ -67,7 +66,8 @@ def _killed(side):
     def kill():
         time.sleep(KILL_AFTER_S)
         side.kill()
-    return wrk(side.soirees.url + "/api/soirees", POST_CONNECTIONS, KILL_AFTER_S + 1, EXAMPLE, during=kill)["answered"]
+    return wrk(side.soirees.url + "/api/soirees", POST_CONNECTIONS, KILL_AFTER_S + 1, EXAMPLE,
+               during=kill)["answered"]
 
 
 def measure_post64(bench, form):
@@ -107,7 +107,8 @@ def _read(bench, side, path, ids=None, connections=64):
     cpu = cpu_s(side.soirees.pid) - cpu
     if run["refused"] or not run["answered"]:
         raise BenchError("GET %s: %d refused of %d" % (path, run["refused"], run["answered"]))
-    return {"per_s": run["per_s"], "cpu_us": cpu * 1e6 / run["answered"], "p50_us": run["p50"], "p99_us": run["p99"]}
+    return {"per_s": run["per_s"], "cpu_us": cpu * 1e6 / run["answered"], "p50_us": run["p50"],
+            "p99_us": run["p99"]}
 
 
 def measure_get64(bench, form):
@@ -141,8 +142,8 @@ def measure_drain(bench, form):
     api = bench.api(0)
     if form == "floor":
         figures = bench.floor(api, DRAIN_BOOKINGS)
-        return {"per_s": DRAIN_BOOKINGS / figures["seconds"], "worker_us": figures["cpu_s"] * 1e6 / DRAIN_BOOKINGS,
-                "soirees_us": 0, "left_over": 0}
+        return {"per_s": DRAIN_BOOKINGS / figures["seconds"],
+                "worker_us": figures["cpu_s"] * 1e6 / DRAIN_BOOKINGS, "soirees_us": 0, "left_over": 0}
     side = bench.side(form).start()
     side.book(DRAIN_BOOKINGS)
     bench.quiet()
@@ -167,7 +168,8 @@ def measure_workers(workers, latency_s):
         took = last[0] - stats["first_us"] / 1e6
         rss, anonymous = memory(side.worker.pid)
         return {"per_s": workers * cycles / took, "share": 100 * cycles * latency_s / took, "rss": rss,
-                "anonymous": anonymous, "worker_us": last[2] * 1e6 / (workers * cycles), "calls": stats["calls"]}
+                "anonymous": anonymous, "worker_us": last[2] * 1e6 / (workers * cycles),
+                "calls": stats["calls"]}
     return measure
 
 
@@ -292,8 +294,8 @@ def measure_growth(bench, form):
         bench.bytes_per_booking[form] = per_booking
     return {"post_per_s": posts["per_s"], "post_p99_ms": posts["p99"] / 1e3, "post_us": posts["cpu_us"],
             "get_per_s": gets["per_s"], "get_us": gets["cpu_us"], "page_first": pages[0]["p50_us"],
-            "page_middle": pages[1]["p50_us"], "page_last": pages[2]["p50_us"], "rss": rss, "anonymous": anonymous,
-            "bytes": bench.bytes_per_booking[form]}
+            "page_middle": pages[1]["p50_us"], "page_last": pages[2]["p50_us"], "rss": rss,
+            "anonymous": anonymous, "bytes": bench.bytes_per_booking[form]}
 
 
 def spread(figure, forms=tuple(SIZES)):
@@ -302,15 +304,17 @@ def spread(figure, forms=tuple(SIZES)):
 
 
 def depth(m):
-    return max(m(form, page) / m(form, "page_first") for form in SIZES for page in ("page_middle", "page_last"))
+    return max(m(form, page) / m(form, "page_first")
+               for form in SIZES for page in ("page_middle", "page_last"))
 
 
 MEMORY = [("soirees", "soirées"), ("worker", "playlists")]
 
 ROWS = [
     Row("post64", "POST /api/soirees, 64 connections, relay and broker running", ["ours", "peer"],
-        {"per_s": ("answered/s", 0), "confirmed": ("confirmed/s until all are", 0), "backlog": ("backlog at the end", 0),
-         "cpu_us": ("CPU µs a booking", 1), "p50_ms": ("p50 ms", 2), "p99_ms": ("p99 ms", 2), "rss": ("RSS MB", 1),
+        {"per_s": ("answered/s", 0), "confirmed": ("confirmed/s until all are", 0),
+         "backlog": ("backlog at the end", 0), "cpu_us": ("CPU µs a booking", 1), "p50_ms": ("p50 ms", 2),
+         "p99_ms": ("p99 ms", 2), "rss": ("RSS MB", 1),
          "acknowledged": ("acknowledged", 0), "rows": ("rows after kill -9", 0), "lost": ("lost", 0)},
         measure_post64,
         [Check("throughput", ratio("per_s"), least=3, unit="×"),
@@ -319,22 +323,26 @@ ROWS = [
          Check("p99", ratio("p99_ms"), most=0.25, unit="×"),
          Check("acknowledged and lost", plain("ours", "lost"), most=0)]),
     Row("post1", "POST /api/soirees, 1 connection", ["ours", "peer"],
-        {"p50_us": ("p50 µs", 0), "p99_us": ("p99 µs", 0), "per_s": ("answered/s", 0), "cpu_us": ("CPU µs a booking", 1)},
+        {"p50_us": ("p50 µs", 0), "p99_us": ("p99 µs", 0), "per_s": ("answered/s", 0),
+         "cpu_us": ("CPU µs a booking", 1)},
         measure_post1, [Check("p50", ratio("p50_us"), most=0.5, unit="×")]),
     Row("get64", "GET /api/soirees/{id}, 64 connections, 10,000 rows", ["ours", "peer"],
-        {"per_s": ("answered/s", 0), "cpu_us": ("CPU µs a request", 2), "p99_us": ("p99 µs", 0)}, measure_get64,
+        {"per_s": ("answered/s", 0), "cpu_us": ("CPU µs a request", 2), "p99_us": ("p99 µs", 0)},
+        measure_get64,
         [Check("throughput", ratio("per_s"), least=2.5, unit="×"),
          Check("CPU a request", ratio("cpu_us"), most=0.2, unit="×")]),
     Row("list100", "GET /api/soirees, a table of exactly 100, 64 connections", ["ours", "peer"],
-        {"per_s": ("answered/s", 0), "cpu_us": ("CPU µs a request", 1), "p99_us": ("p99 µs", 0)}, measure_list,
+        {"per_s": ("answered/s", 0), "cpu_us": ("CPU µs a request", 1), "p99_us": ("p99 µs", 0)},
+        measure_list,
         [Check("throughput", ratio("per_s"), least=3, unit="×")]),
-    Row("drain", "2,000 queued bookings until linked, 1 worker, API latency 0", ["ours", "peer", "peer x16", "floor"],
+    Row("drain", "2,000 queued bookings until linked, 1 worker, API latency 0",
+        ["ours", "peer", "peer x16", "floor"],
         {"per_s": ("playlists/s", 0), "worker_us": ("CPU µs of the worker, each", 0),
          "soirees_us": ("CPU µs of soirees, each", 0), "left_over": ("rows left in outbox and links", 0)},
         measure_drain,
         [Check("against prefetch 1 (as ours)", ratio("per_s"), least=2.5, unit="×"),
          Check("against its best (prefetch 16)", ratio("per_s", "peer x16"), least=2.5, unit="×"),
-         Check("the floor over ours", lambda m: m("floor", "per_s") / m("ours", "per_s"), most=1.4, unit="×"),
+         Check("the floor over ours", lambda m: 1 / ratio("per_s", "floor")(m), most=1.4, unit="×"),
          Check("rows left over", plain("ours", "left_over"), most=0)]),
     Row("workers200", "200 workers, API latency 2 s", ["ours"],
         {"per_s": ("playlists/s, of 100", 1), "share": ("% of the ideal", 1), "rss": ("RSS MB", 1),
@@ -350,7 +358,8 @@ ROWS = [
         {"%s_%s_%s" % (program, when, kind): ("%s %s, %s" % (name, when, kind), 1)
          for program, name in MEMORY for when in ("idle", "after") for kind in ("anonymous", "rss")},
         measure_memory,
-        [Check("%s %s, %s" % (name, when, kind), plain("ours", "%s_%s_%s" % (program, when, kind)), most=most, unit=" MB")
+        [Check("%s %s, %s" % (name, when, kind), plain("ours", "%s_%s_%s" % (program, when, kind)), most=most,
+               unit=" MB")
          for program, name in MEMORY
          for when, kind, most in (("idle", "anonymous", 5), ("idle", "rss", 14), ("after", "anonymous", 20),
                                   ("after", "rss", 30))]),
@@ -359,12 +368,15 @@ ROWS = [
         [Check("empty", plain("ours", "ms"), most=50, unit=" ms"),
          Check("1,000,000 bookings", plain("ours, 1,000,000", "ms"), most=200, unit=" ms")]),
     Row("confirm", "a booking to its confirm, idle system", ["ours", "peer"],
-        {"p50_ms": ("p50 ms from the request", 2), "p99_ms": ("p99 ms", 2), "after_ms": ("p50 ms from the 201", 2)},
+        {"p50_ms": ("p50 ms from the request", 2), "p99_ms": ("p99 ms", 2),
+         "after_ms": ("p50 ms from the 201", 2)},
         measure_confirm, [Check("p50", plain("ours", "p50_ms"), most=5, unit=" ms")]),
     Row("growth", "the same with more bookings in the table (ours)", list(SIZES),
-        {"post_per_s": ("POST answered/s", 0), "post_p99_ms": ("POST p99 ms", 2), "post_us": ("POST CPU µs", 1),
+        {"post_per_s": ("POST answered/s", 0), "post_p99_ms": ("POST p99 ms", 2),
+         "post_us": ("POST CPU µs", 1),
          "get_per_s": ("GET by id answered/s", 0), "get_us": ("GET by id CPU µs", 2),
-         "page_first": ("first page of 100, p50 µs", 0), "page_middle": ("middle page", 0), "page_last": ("last page", 0),
+         "page_first": ("first page of 100, p50 µs", 0), "page_middle": ("middle page", 0),
+         "page_last": ("last page", 0),
          "rss": ("RSS MB", 1), "anonymous": ("anonymous MB", 1), "bytes": ("bytes on disk a booking", 0)},
         measure_growth,
         [Check("POST, most over least", spread("post_per_s"), most=1.3, unit="×"),

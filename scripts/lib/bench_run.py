@@ -11,7 +11,7 @@ import tempfile
 import time
 
 import bench_sides
-from bench_machine import ROOT, BenchError, describe, wait_for_quiet, Others
+from bench_machine import ROOT, BenchError, Others, describe, wait_for_quiet
 from bench_rows import ROWS, SIDES
 from harness import broker as broker_module
 from harness.broker import QUEUE
@@ -22,6 +22,7 @@ from harness.wait import wait_until
 BUILD = os.path.join(ROOT, "build", "bench", "release")
 LOG = os.path.join(ROOT, "build", "bench", "bench.log")
 NOISY = 0.25  # of a core, used by others during a measurement
+VERDICTS = {True: "met    ", False: "NOT MET", None: "-      "}
 
 
 def note(text):
@@ -40,7 +41,7 @@ class Api(Child):
 
 
 class Bench:
-    """What the rows measure with; everything of one measurement ends with it, but for the filled databases."""
+    """What the rows measure with; all of one measurement ends with it, but for the filled databases."""
 
     def __init__(self, args, folder, broker):
         self.folder, self.broker = folder, broker
@@ -140,7 +141,9 @@ def run_row(bench, row, forms, rounds):
             figures = bench.measure(row, form)
             samples[form].append(figures)
             name, (what, decimals) = next(iter(row.figures.items()))
-            noisy = "" if figures["others"] < 100 * NOISY else "   (others used %d %% of a core)" % figures["others"]
+            noisy = ""
+            if figures["others"] >= 100 * NOISY:
+                noisy = "   (others used %d %% of a core)" % figures["others"]
             note("    %-12s %d/%d  %-16s %12.*f %s%s"
                  % (row.name, number + 1, rounds, form, decimals, figures[name], what, noisy))
     return samples
@@ -190,8 +193,7 @@ def show_row(row, samples, verdicts):
         sign, target = ("≥", check.least) if check.least is not None else ("≤", check.most)
         shown = "not measured" if value is None else "%.3g%s" % (value, check.unit)
         lines.append("  %s %-*s %14s   target %s %.3g%s"
-                     % ({True: "met    ", False: "NOT MET", None: "-      "}[met], width - 2, check.what, shown, sign,
-                        target, check.unit))
+                     % (VERDICTS[met], width - 2, check.what, shown, sign, target, check.unit))
     return "\n".join(lines)
 
 
@@ -202,7 +204,8 @@ def as_json(results, about):
             "title": row.title, "samples": samples,
             "medians": {form: {figure: medians_of(samples)(form, figure) for figure in runs[0]}
                         for form, runs in samples.items()},
-            "targets": [{"what": check.what, "value": value, "least": check.least, "most": check.most, "met": met}
+            "targets": [{"what": check.what, "value": value, "least": check.least, "most": check.most,
+                         "met": met}
                         for check, value, met in verdicts]}
     return {**about, "rows": rows}
 
@@ -267,7 +270,7 @@ def run(args):
         note("==> RabbitMQ")
         broker.start()
         broker.bench_vhost = broker.vhost("bench")
-        results = run_rows(args, Bench(args, os.path.join(folder), broker), without_peer)
+        results = run_rows(args, Bench(args, folder, broker), without_peer)
     finally:
         broker.close()
         shutil.rmtree(folder, ignore_errors=True)

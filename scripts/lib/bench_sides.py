@@ -13,7 +13,7 @@ import pika
 from bench_machine import ROOT, BenchError, Client
 from harness.daemon import Daemon
 from harness.process import Child
-from harness.wait import Timeout, free_port, unwatch, wait_until
+from harness.wait import Timeout, free_port, wait_until
 
 PEER_SOURCE = os.path.join(ROOT, "tests", "bench", "peer-node")
 PEER_FOLDER = os.path.join(ROOT, "build", "bench", "peer-node")
@@ -23,7 +23,8 @@ EXAMPLE = {"clientId": "client123", "date": "2025-12-25", "lieu": "Paris", "nomb
 
 # Ids as a UUIDv7 would be: in the order of creation.
 NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) "
-UUID_OF = "printf('%%08x-%%04x-7%%03x-%s%%03x-%%012x', 1700000000 + i / 65536, i %% 65536, i %% 4096, i %% 4093, i * 7919)"
+UUID_OF = ("printf('%%08x-%%04x-7%%03x-%s%%03x-%%012x',"
+           " 1700000000 + i / 65536, i %% 65536, i %% 4096, i %% 4093, i * 7919)")
 SOIREE_ID, PLAYLIST_ID = UUID_OF % 8, UUID_OF % 9
 
 
@@ -57,7 +58,8 @@ def peer_missing():
 def install_peer(log_path):
     """Copies its sources to the build folder, and installs its packages there once."""
     os.makedirs(PEER_FOLDER, exist_ok=True)
-    manifest, installed = os.path.join(PEER_SOURCE, "package.json"), os.path.join(PEER_FOLDER, "installed.json")
+    manifest = os.path.join(PEER_SOURCE, "package.json")
+    installed = os.path.join(PEER_FOLDER, "installed.json")
     for name in os.listdir(PEER_SOURCE):
         shutil.copy(os.path.join(PEER_SOURCE, name), PEER_FOLDER)
     with open(manifest) as file:
@@ -65,9 +67,9 @@ def install_peer(log_path):
     if os.path.exists(installed) and open(installed).read() == wanted:
         return
     with open(log_path, "ab") as log:
-        result = subprocess.run(["npm", "install", "--no-audit", "--no-fund"], cwd=PEER_FOLDER, stdout=log, stderr=log,
-                                stdin=subprocess.DEVNULL)
-    native = os.path.join(PEER_FOLDER, "node_modules", "better-sqlite3", "build", "Release", "better_sqlite3.node")
+        result = subprocess.run(["npm", "install", "--no-audit", "--no-fund"], cwd=PEER_FOLDER,
+                                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    native = os.path.join(PEER_FOLDER, "node_modules/better-sqlite3/build/Release/better_sqlite3.node")
     if result.returncode != 0 or not os.path.exists(native):
         raise BenchError("npm install failed, see %s" % log_path)
     with open(installed, "w") as file:
@@ -148,8 +150,6 @@ class Side:
         """kill -9 for whatever runs."""
         for program in (self.worker, self.soirees):
             if program:
-                if isinstance(program, Daemon):
-                    unwatch(program._check_alive)
                 program.kill()
 
     def forget_queue(self):
@@ -178,7 +178,7 @@ class Side:
                      "SELECT count(*) FROM soirees WHERE %s IS NOT NULL" % self.playlist_column)[0][0]
 
     def fill(self, count):
-        """A database of so many bookings that have their playlists: this side's program makes it, SQL fills it."""
+        """A database of so many bookings that have their playlists: its program makes it, SQL fills it."""
         self.start().stop()
         connection = sqlite3.connect(self.soirees.database, isolation_level=None)
         connection.execute("PRAGMA synchronous = OFF")
@@ -205,8 +205,8 @@ class Side:
 class Ours(Side):
     playlist_column = "playlist_id"
     fill_sql = """
-        INSERT INTO soirees (version, id, client_id, date, lieu, nombre_invites, budget, style, statut, playlist_id,
-                             request_id, created_ms, updated_ms)
+        INSERT INTO soirees (version, id, client_id, date, lieu, nombre_invites, budget, style, statut,
+                             playlist_id, request_id, created_ms, updated_ms)
         SELECT 2, %s, 'client123', '2025-12-25', 'Paris', 50, 1000, 'disco', 'confirmée', %s, NULL,
                1700000000000 + i, 1700000001000 + i FROM n""" % (SOIREE_ID, PLAYLIST_ID)
 
@@ -236,7 +236,8 @@ class Ours(Side):
 class Peer(Side):
     playlist_column = "playlistId"
     fill_sql = """
-        INSERT INTO soirees SELECT %s, 'client123', '2025-12-25', 'Paris', 50, %s, 1000, 'confirmée', 'disco',
+        INSERT INTO soirees
+        SELECT %s, 'client123', '2025-12-25', 'Paris', 50, %s, 1000, 'confirmée', 'disco',
                '2025-12-02T10:30:00.000Z', '2025-12-02T10:30:01.000Z' FROM n""" % (SOIREE_ID, PLAYLIST_ID)
 
     def __init__(self, broker, folder, **worker_settings):
@@ -253,6 +254,6 @@ class Peer(Side):
 
     def start_worker(self, api_url, workers=1):
         self.worker = PeerProgram("worker.js", self.folder, {
-            **self.settings, "EXTERNAL_API_URL": api_url, "SOIREES_URL": self.soirees.url, "PREFETCH": workers,
-            **self.worker_settings})
+            **self.settings, "EXTERNAL_API_URL": api_url, "SOIREES_URL": self.soirees.url,
+            "PREFETCH": workers, **self.worker_settings})
         self.worker.launch()

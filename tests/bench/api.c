@@ -1,7 +1,9 @@
-/* An imitation of lagmaster-pro that costs next to nothing: GET anything but /stats answers the same playlist after a
- * fixed time. tests/fakes/lagmaster.py can do everything but this: bear a thousand workers beside the daemons.
+/* An imitation of lagmaster-pro that costs next to nothing: GET anything but /stats answers the same playlist
+ * after a fixed time. tests/fakes/lagmaster.py can do everything but this: bear a thousand workers beside the
+ * daemons.
  *
- * usage: bench_api LATENCY_MS; prints its port. GET /stats: calls so far, and the monotonic time of the first. */
+ * usage: bench_api LATENCY_MS; prints its port. GET /stats: calls so far, and the monotonic time of the
+ * first. */
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -23,7 +25,8 @@ static const char playlist[] =
     "\"I Will Survive - Gloria Gaynor\",\"Le Freak - Chic\",\"Dancing Queen - ABBA\","
     "\"September - Earth, Wind & Fire\"]}";
 
-/* One connection, at its descriptor's number; an old answer is not for a new connection of the same number. */
+/* One connection, at its descriptor's number; an old answer is not for a new connection of the same number.
+ */
 struct peer {
     unsigned generation;
     size_t used;
@@ -70,8 +73,8 @@ static void called(int fd, struct peer *peer)
     int64_t now = now_us();
     if (strncmp(peer->head, "GET /stats ", 11) == 0) {
         char text[128];
-        (void)snprintf(text, sizeof text, "{\"calls\":%llu,\"waiting\":%zu,\"first_us\":%lld}", calls, due_count,
-                       (long long)first_us);
+        (void)snprintf(text, sizeof text, "{\"calls\":%llu,\"waiting\":%zu,\"first_us\":%lld}", calls,
+                       due_count, (long long)first_us);
         answer(fd, text);
         return;
     }

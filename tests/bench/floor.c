@@ -1,10 +1,11 @@
-/* The floor under one worker's cycle on this machine: what is left of it when no service does anything else. For each
- * message, one after the other: one delivery at prefetch 1, one GET of the API, one durable commit of a playlist, one
- * PATCH whose receiver (a thread: another process would cost the same wake-ups) makes one durable commit, one ack.
- * Nothing is validated, retried, logged or looked up twice; all buffers are fixed, both connections stay open.
+/* The floor under one worker's cycle on this machine: what is left of it when no service does anything else.
+ * For each message, one after the other: one delivery at prefetch 1, one GET of the API, one durable commit
+ * of a playlist, one PATCH whose receiver (a thread: another process would cost the same wake-ups) makes one
+ * durable commit, one ack. Nothing is validated, retried, logged or looked up twice; all buffers are fixed,
+ * both connections stay open.
  *
- * usage: bench_floor FOLDER AMQP_PORT VHOST API_PORT COUNT; prints seconds and CPU from the first delivery to the last
- * ack. The queue must hold COUNT messages. */
+ * usage: bench_floor FOLDER AMQP_PORT VHOST API_PORT COUNT; prints seconds and CPU from the first delivery to
+ * the last ack. The queue must hold COUNT messages. */
 #include <amqp.h>
 #include <amqp_tcp_socket.h>
 #include <netinet/in.h>
@@ -20,8 +21,10 @@
 
 enum { TEXT_MAX_BYTES = 4096, ID_SIZE = 37 };
 #define QUEUE "playlist_generation_queue"
-#define SCHEMA_SOIREES "CREATE TABLE soirees (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, playlist_id TEXT)"
-#define SCHEMA_PLAYLISTS "CREATE TABLE playlists (seq INTEGER PRIMARY KEY, soiree_id TEXT NOT NULL, answer TEXT)"
+#define SCHEMA_SOIREES                                                                                       \
+    "CREATE TABLE soirees (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, playlist_id TEXT)"
+#define SCHEMA_PLAYLISTS                                                                                     \
+    "CREATE TABLE playlists (seq INTEGER PRIMARY KEY, soiree_id TEXT NOT NULL, answer TEXT)"
 
 static void fail(const char *what)
 {
@@ -45,7 +48,8 @@ static sqlite3 *open_database(const char *folder, const char *name, const char *
     (void)snprintf(path, sizeof path, "%s/%s", folder, name);
     if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL) !=
             SQLITE_OK ||
-        sqlite3_exec(db, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL", NULL, NULL, NULL) != SQLITE_OK ||
+        sqlite3_exec(db, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL", NULL, NULL, NULL) !=
+            SQLITE_OK ||
         sqlite3_exec(db, schema, NULL, NULL, NULL) != SQLITE_OK)
         fail(sqlite3_errmsg(db));
     return db;
@@ -172,7 +176,8 @@ static uint64_t take(amqp_connection_state_t amqp, char id[ID_SIZE])
     char text[TEXT_MAX_BYTES];
     amqp_maybe_release_buffers(amqp);
     check_amqp(amqp_consume_message(amqp, &envelope, NULL, 0), "a delivery");
-    (void)snprintf(text, sizeof text, "%.*s", (int)envelope.message.body.len, (char *)envelope.message.body.bytes);
+    (void)snprintf(text, sizeof text, "%.*s", (int)envelope.message.body.len,
+                   (char *)envelope.message.body.bytes);
     const char *at = strstr(text, "\"soireeId\"");
     if (!at || sscanf(at, "\"soireeId\": \"%36[^\"]", id) != 1)
         fail("a message without soireeId");

@@ -1,5 +1,6 @@
--- What scripts/bench has wrk do. BENCH_BODY: POST this; BENCH_IDS: GET a random one of the ids in this file, one a line,
--- under the URL's path; neither: GET the URL. The last line of the output is the result, as JSON; times in µs.
+-- What scripts/bench has wrk do. BENCH_BODY: POST this; BENCH_IDS: GET a random one of the ids in this file,
+-- one a line, under the URL's path; neither: GET the URL. The last line of the output is the result, as JSON;
+-- times in µs.
 
 local body, ids = os.getenv("BENCH_BODY"), os.getenv("BENCH_IDS")
 
