@@ -178,6 +178,10 @@ struct amqp_publication {
 bool amqp_publish(struct amqp *amqp, unsigned channel, const struct amqp_publication *publication,
                   uint64_t *ret_tag);
 
+/* Between amqp_cork(true) and amqp_cork(false) what is sent leaves in full packets (TCP_CORK, tcp(7)): for a
+ * batch of messages; wait for no answer meanwhile. Does nothing while there is no connection. */
+void amqp_cork(struct amqp *amqp, bool corked);
+
 #endif
 
 /* rabbitmq-c before 0.12 calls its header <amqp.h> as well; where this folder is searched first,

@@ -81,6 +81,7 @@ struct amqp {
     bool logged_in, lost, blocked;
     bool woken;      /* a turn of the loop is due at once */
     int64_t tick_ms; /* until the next turn, at most AMQP_TICK_MS */
+    size_t room;     /* bytes that the socket takes without waiting, as far as we know */
     char reason[AMQP_REASON_SIZE];
     struct channel *channels; /* [0] is not used, [channel_count + 1] is the scratch channel */
 
@@ -101,6 +102,9 @@ bool wire_open(struct amqp *amqp, const struct amqp_url *url);
 bool wire_login(struct amqp *amqp, const struct amqp_url *url);
 
 /* ---- amqp_wire.c ---- */
+
+/* No frame of ours is larger: bodies are cut to fit. */
+enum { WIRE_FRAME_MAX = 8192 };
 
 /* Takes the connection down: with a connection.close and up to 2 s for its answer when `politely`, else at
  * once. */
@@ -129,7 +133,8 @@ amqp_table_entry_t text_entry(const char *name, const char *value);
 amqp_table_entry_t true_entry(const char *name);
 amqp_table_entry_t table_entry(const char *name, amqp_table_t table);
 
-bool wire_send(struct amqp *amqp, const amqp_frame_t *frame);
+/* `max_bytes`: what the frame takes at most, all told; 0 = unknown, at most WIRE_FRAME_MAX. */
+bool wire_send(struct amqp *amqp, const amqp_frame_t *frame, size_t max_bytes);
 bool wire_send_method(struct amqp *amqp, unsigned channel, amqp_method_number_t id, void *decoded);
 bool wire_send_close_ok(struct amqp *amqp, unsigned channel);
 /* Waits for the method `expected` or a channel.close on the channel (ret_reply->id tells which; its content

@@ -211,7 +211,7 @@ amqp_table_entry_t table_entry(const char *name, amqp_table_t table)
  * given to it before poll() has said that a third of the send buffer is free, which holds any frame of ours
  * (amqp_publish cuts bodies small). Meanwhile input is read and kept: a broker that waits for us to read
  * would never read itself. */
-static bool wait_for_room(struct amqp *amqp)
+static bool poll_for_room(struct amqp *amqp)
 {
     const short done = POLLOUT | POLLERR | POLLHUP;
     if (!wire_is_up(amqp))
@@ -233,9 +233,23 @@ static bool wait_for_room(struct amqp *amqp)
     }
 }
 
-bool wire_send(struct amqp *amqp, const amqp_frame_t *frame)
+/* What poll() has found is used up before it is asked again: a third of the smallest send buffer holds
+ * WIRE_FRAME_MAX, and nobody else writes. */
+static bool wait_for_room(struct amqp *amqp, size_t bytes)
 {
-    if (!wait_for_room(amqp))
+    if (bytes > amqp->room) {
+        amqp->room = 0;
+        if (!poll_for_room(amqp))
+            return false;
+        amqp->room = bytes < WIRE_FRAME_MAX ? WIRE_FRAME_MAX : bytes;
+    }
+    amqp->room -= bytes;
+    return wire_is_up(amqp);
+}
+
+bool wire_send(struct amqp *amqp, const amqp_frame_t *frame, size_t max_bytes)
+{
+    if (!wait_for_room(amqp, max_bytes ? max_bytes : WIRE_FRAME_MAX))
         return false;
     int status = amqp_send_frame(amqp->connection, frame);
     if (status != AMQP_STATUS_OK)
@@ -248,7 +262,7 @@ bool wire_send_method(struct amqp *amqp, unsigned channel, amqp_method_number_t 
     amqp_frame_t frame = {.frame_type = AMQP_FRAME_METHOD, .channel = (amqp_channel_t)channel};
     frame.payload.method.id = id;
     frame.payload.method.decoded = decoded;
-    return wire_send(amqp, &frame);
+    return wire_send(amqp, &frame, 0);
 }
 
 bool wire_send_close_ok(struct amqp *amqp, unsigned channel)
@@ -312,6 +326,7 @@ void wire_close(struct amqp *amqp, bool politely)
         (void)amqp_destroy_connection(amqp->connection);
     amqp->connection = NULL;
     amqp->logged_in = false;
+    amqp->room = 0;
     amqp->blocked = false;
     amqp->lost = false;
 }

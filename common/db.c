@@ -54,19 +54,45 @@ enum status db_exec(sqlite3 *handle, const char *sql, struct err *err)
     return sqlite3_exec(handle, sql, NULL, NULL, NULL) == SQLITE_OK ? STATUS_OK : db_failed(handle, err);
 }
 
-enum status db_transaction(sqlite3 *handle, enum status (*body)(void *arg, struct err *err), void *arg,
+static enum status step_once(struct db_conn *conn, sqlite3_stmt *statement, struct err *err)
+{
+    enum status status = sqlite3_step(statement) == SQLITE_DONE ? STATUS_OK : db_failed(conn->handle, err);
+    (void)sqlite3_reset(statement);
+    return status;
+}
+
+static enum status prepare(struct db_conn *conn, sqlite3_stmt **slot, const char *sql, struct err *err)
+{
+    if (*slot ||
+        sqlite3_prepare_v3(conn->handle, sql, -1, SQLITE_PREPARE_PERSISTENT, slot, NULL) == SQLITE_OK)
+        return STATUS_OK;
+    return db_failed(conn->handle, err);
+}
+
+enum status db_control(struct db_conn *conn, enum db_control control, struct err *err)
+{
+    static const char *const sql[DB_CONTROLS] = {
+        [DB_BEGIN] = "BEGIN IMMEDIATE",       [DB_COMMIT] = "COMMIT",
+        [DB_SAVEPOINT] = "SAVEPOINT job",     [DB_RELEASE] = "RELEASE job",
+        [DB_ROLLBACK_TO] = "ROLLBACK TO job",
+    };
+    enum status status = prepare(conn, &conn->controls[control], sql[control], err);
+    return status == STATUS_OK ? step_once(conn, conn->controls[control], err) : status;
+}
+
+enum status db_transaction(struct db_conn *conn, enum status (*body)(void *arg, struct err *err), void *arg,
                            struct err *err)
 {
-    enum status status = db_exec(handle, "BEGIN IMMEDIATE", err);
+    enum status status = db_control(conn, DB_BEGIN, err);
     if (status != STATUS_OK)
         return status;
     status = body(arg, err);
     FAILPOINT("db.commit.before");
     if (status == STATUS_OK)
-        status = db_exec(handle, "COMMIT", err);
+        status = db_control(conn, DB_COMMIT, err);
     FAILPOINT("db.commit.after");
-    if (status != STATUS_OK && !sqlite3_get_autocommit(handle))
-        (void)db_exec(handle, "ROLLBACK", NULL);
+    if (status != STATUS_OK && !sqlite3_get_autocommit(conn->handle))
+        (void)db_exec(conn->handle, "ROLLBACK", NULL);
     return status;
 }
 
@@ -118,6 +144,8 @@ static void close_conn(struct db_conn *conn)
 {
     for (size_t i = 0; conn->statements && i < conn->config->statement_count; i++)
         (void)sqlite3_finalize(conn->statements[i]);
+    for (size_t i = 0; i < DB_CONTROLS; i++)
+        (void)sqlite3_finalize(conn->controls[i]);
     free(conn->statements);
     (void)sqlite3_close(conn->handle);
 }
@@ -162,7 +190,7 @@ static enum status open_writer(struct db *db, struct err *err)
                          "PRAGMA wal_autocheckpoint = 1000; PRAGMA journal_size_limit = 67108864",
                          err);
     if (status == STATUS_OK)
-        status = db_transaction(db->writer.handle, migrate, db, err);
+        status = db_transaction(&db->writer, migrate, db, err);
     db->synced = true;
     if (status != STATUS_OK && err && !strstr(err->text, db->path)) {
         struct err reason = *err;
@@ -290,9 +318,9 @@ static enum status start(struct db_conn *conn, unsigned number, sqlite3_stmt **r
                          const char *types, va_list args)
 {
     sqlite3_stmt **slot = &conn->statements[number];
-    if (!*slot && sqlite3_prepare_v3(conn->handle, conn->config->statements[number], -1,
-                                     SQLITE_PREPARE_PERSISTENT, slot, NULL) != SQLITE_OK)
-        return db_failed(conn->handle, err);
+    enum status status = prepare(conn, slot, conn->config->statements[number], err);
+    if (status != STATUS_OK)
+        return status;
     if (bind_all(*slot, types, args) != STATUS_OK)
         return db_failed(conn->handle, err);
     *ret_statement = *slot;
@@ -308,9 +336,7 @@ enum status db_run(struct db_conn *conn, unsigned statement, struct err *err, co
     va_end(args);
     if (status != STATUS_OK)
         return status;
-    if (sqlite3_step(running) != SQLITE_DONE)
-        status = db_failed(conn->handle, err);
-    (void)sqlite3_reset(running);
+    status = step_once(conn, running, err);
     (void)sqlite3_clear_bindings(running);
     return status;
 }

@@ -7,11 +7,15 @@
 
 #include "db.h"
 
+/* Statements that every transaction needs. */
+enum db_control { DB_BEGIN, DB_COMMIT, DB_SAVEPOINT, DB_RELEASE, DB_ROLLBACK_TO, DB_CONTROLS };
+
 struct db_conn {
     sqlite3 *handle;
     const struct db_config *config;
-    sqlite3_stmt **statements; /* prepared at first use */
-    struct db_conn *next;      /* free list of the pool */
+    sqlite3_stmt **statements;           /* prepared at first use */
+    sqlite3_stmt *controls[DB_CONTROLS]; /* likewise */
+    struct db_conn *next;                /* free list of the pool */
 };
 
 struct db {
@@ -41,9 +45,11 @@ enum status db_failed(sqlite3 *handle, struct err *err);
 /* Runs SQL that gives no rows and needs no parameters. */
 enum status db_exec(sqlite3 *handle, const char *sql, struct err *err);
 
+enum status db_control(struct db_conn *conn, enum db_control control, struct err *err);
+
 /* BEGIN IMMEDIATE, body, COMMIT: the only place that starts a transaction. A body that fails, or a failed
  * COMMIT, leaves none open. */
-enum status db_transaction(sqlite3 *handle, enum status (*body)(void *arg, struct err *err), void *arg,
+enum status db_transaction(struct db_conn *conn, enum status (*body)(void *arg, struct err *err), void *arg,
                            struct err *err);
 
 /* FULL while free space is below max(64 MiB, 5 % of the file system). */

@@ -12,41 +12,52 @@
 enum { BATCH_MAX = 256, IDLE_MS = 1000 };
 static const off_t WAL_LARGE_BYTES = 16 << 20;
 
-/* Runs one job in its own savepoint. Returns not OK only where the whole transaction is gone (SQLite rolls it
- * back by itself on some errors: "Response To Errors Within A Transaction", lang_transaction.html). */
+static enum status run_alone(struct db *db, struct db_job *job)
+{
+    job->err = (struct err){0};
+    job->err.status = job->run(job, &db->writer, &job->err);
+    return job->err.status;
+}
+
+/* Runs one job of several in its own savepoint. Returns not OK only where the whole transaction is gone
+ * (SQLite rolls it back by itself on some errors: "Response To Errors Within A Transaction",
+ * lang_transaction.html). */
 static enum status run_job(struct db *db, struct db_job *job, struct err *err)
 {
-    sqlite3 *handle = db->writer.handle;
-    enum status status = db_exec(handle, "SAVEPOINT job", err);
+    enum status status = db_control(&db->writer, DB_SAVEPOINT, err);
     if (status != STATUS_OK)
         return status;
-    job->err = (struct err){0};
-    status = job->run(job, &db->writer, &job->err);
-    job->err.status = status;
-    if (sqlite3_get_autocommit(handle)) {
+    status = run_alone(db, job);
+    if (sqlite3_get_autocommit(db->writer.handle)) {
         *err = job->err;
         return status != STATUS_OK ? status : err_set(err, STATUS_IO, "SQLite: transaction lost");
     }
-    if (status != STATUS_OK && (status = db_exec(handle, "ROLLBACK TO job", err)) != STATUS_OK)
+    if (status != STATUS_OK && (status = db_control(&db->writer, DB_ROLLBACK_TO, err)) != STATUS_OK)
         return status;
-    return db_exec(handle, "RELEASE job", err);
+    return db_control(&db->writer, DB_RELEASE, err);
 }
 
 struct batch {
     struct db *db;
     struct db_job *jobs;
     struct err space;
+    bool refused; /* the only job failed, and the database did not */
 };
 
 static enum status run_batch(void *arg, struct err *err)
 {
     struct batch *batch = arg;
+    bool lone = !batch->jobs->next; /* needs no savepoint: the transaction is its own */
     for (struct db_job *job = batch->jobs; job; job = job->next) {
         if (job->grows && batch->space.status != STATUS_OK) {
             job->err = batch->space;
             continue;
         }
-        enum status status = run_job(batch->db, job, err);
+        enum status status = lone ? run_alone(batch->db, job) : run_job(batch->db, job, err);
+        if (lone && status != STATUS_OK) {
+            *err = job->err;
+            batch->refused = !sqlite3_get_autocommit(batch->db->writer.handle);
+        }
         if (status != STATUS_OK)
             return status;
     }
@@ -87,8 +98,8 @@ static void commit_jobs(struct db *db, struct db_job *jobs)
     struct err err = {0};
     err.status = set_sync(db, durable, &err);
     if (err.status == STATUS_OK)
-        err.status = db_transaction(db->writer.handle, run_batch, &batch, &err);
-    set_health(db, &err);
+        err.status = db_transaction(&db->writer, run_batch, &batch, &err);
+    set_health(db, batch.refused ? &(struct err){0} : &err);
     db->wal_grew = true;
 
     while (jobs) {
@@ -117,7 +128,7 @@ static void idle(struct db *db, bool failing)
     struct stat wal;
     if (failing) {
         struct err err = {0};
-        err.status = db_transaction(db->writer.handle, touch, db, &err);
+        err.status = db_transaction(&db->writer, touch, db, &err);
         set_health(db, &err);
     } else if (db->wal_grew) {
         db->wal_grew = false;

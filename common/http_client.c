@@ -6,16 +6,22 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "http_client_internal.h"
 #include "ids.h"
 #include "mem.h"
 
 enum { TURN_MS = 1000, CONNECT_TIMEOUT_MS = 5000, KEEP_CONNECTION_S = 10, RECEIVE_BYTES = 4096 };
-enum { IDLE_HANDLES_MAX = 32, KEPT_CONNECTIONS_MAX = 64 };
+enum { IDLE_HANDLES_MAX = 32, EVENTS_MAX = 64 };
 
+/* libcurl's sockets are in an epoll set, so that a turn costs what happens in it, and not what is waiting
+ * ("multi_socket", libcurl-multi(3)). */
 struct http_client {
     CURLM *multi;
+    int epoll_fd, wake_fd;
     pthread_t thread;
     bool running;
 
@@ -24,6 +30,7 @@ struct http_client {
     bool stopping;
 
     /* The loop's thread alone. */
+    int64_t curl_at_ms;                          /* when libcurl wants to be called; INT64_MAX = not */
     struct http_timer *first_timer, *last_timer; /* by at_ms */
     CURL *idle[IDLE_HANDLES_MAX];
     size_t idle_count;
@@ -31,6 +38,11 @@ struct http_client {
 };
 
 /* ---- tasks ---- */
+
+static void wake(struct http_client *client)
+{
+    (void)!write(client->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
+}
 
 void http_client_post(struct http_client *client, struct http_task *task)
 {
@@ -42,7 +54,7 @@ void http_client_post(struct http_client *client, struct http_task *task)
         client->first_task = task;
     client->last_task = task;
     pthread_mutex_unlock(&client->mutex);
-    (void)curl_multi_wakeup(client->multi);
+    wake(client);
 }
 
 /* Returns false when the loop is to end. */
@@ -110,10 +122,11 @@ static void fire_timers(struct http_client *client)
 
 static int wait_ms(const struct http_client *client)
 {
-    if (!client->first_timer)
-        return TURN_MS;
-    int64_t left = client->first_timer->at_ms - clock_mono_ms();
-    return left < 0 ? 0 : left < TURN_MS ? (int)left : TURN_MS;
+    int64_t at_ms = client->curl_at_ms;
+    if (client->first_timer && client->first_timer->at_ms < at_ms)
+        at_ms = client->first_timer->at_ms;
+    int64_t now_ms = clock_mono_ms();
+    return at_ms <= now_ms ? 0 : at_ms - now_ms < TURN_MS ? (int)(at_ms - now_ms) : TURN_MS;
 }
 
 /* ---- exchanges ---- */
@@ -146,6 +159,20 @@ static size_t on_header(char *bytes, size_t size, size_t count, void *arg)
     return size * count;
 }
 
+/* Before a request goes out on a connection. libcurl repeats one by itself where a connection that it used
+ * again turns out to be closed. */
+static int on_request(void *arg, char *server_ip, char *local_ip, int server_port, int local_port)
+{
+    struct http_exchange *exchange = arg;
+    (void)server_ip;
+    (void)local_ip;
+    (void)server_port;
+    (void)local_port;
+    bool again = exchange->sent;
+    exchange->sent = true;
+    return again ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+}
+
 static void set_request(CURL *easy, struct http_exchange *exchange)
 {
     for (size_t i = 0; i < HTTP_HEADERS_MAX && exchange->headers[i]; i++)
@@ -162,8 +189,8 @@ static void set_request(CURL *easy, struct http_exchange *exchange)
     if (exchange->direct)
         curl_easy_setopt(easy, CURLOPT_PROXY, "");
     if (exchange->once) {
-        curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
-        curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L);
+        curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_request);
+        curl_easy_setopt(easy, CURLOPT_PREREQDATA, exchange);
     }
 }
 
@@ -191,6 +218,7 @@ void http_client_send(struct http_client *client, struct http_exchange *exchange
     buf_init(&exchange->reply, exchange->max_reply_bytes);
     exchange->easy = easy;
     exchange->header_list = NULL;
+    exchange->sent = false;
     exchange->index = 0;
     exchange->http_status = 0;
     exchange->reason[0] = exchange->content_type[0] = exchange->local_address[0] = '\0';
@@ -270,6 +298,8 @@ static void finish(struct http_client *client, CURL *easy, CURLcode code)
     if (exchange->status == STATUS_TOO_LARGE)
         (void)snprintf(exchange->reason, sizeof exchange->reason, "réponse de plus de %zu octets",
                        exchange->max_reply_bytes);
+    else if (code == CURLE_ABORTED_BY_CALLBACK)
+        (void)text_copy(exchange->reason, sizeof exchange->reason, "connexion fermée par le serveur");
     else if (code != CURLE_OK)
         (void)text_copy(exchange->reason, sizeof exchange->reason, curl_easy_strerror(code));
     detach(client, exchange);
@@ -278,19 +308,82 @@ static void finish(struct http_client *client, CURL *easy, CURLcode code)
 
 /* ---- the loop ---- */
 
+/* libcurl says what it waits for on a socket; `known`: the socket is in the set already. */
+static int on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *known)
+{
+    struct http_client *client = arg;
+    (void)easy;
+    if (what == CURL_POLL_REMOVE) {
+        (void)epoll_ctl(client->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+        return 0;
+    }
+    struct epoll_event event = {.data.fd = fd};
+    if (what & CURL_POLL_IN)
+        event.events |= EPOLLIN;
+    if (what & CURL_POLL_OUT)
+        event.events |= EPOLLOUT;
+    if (epoll_ctl(client->epoll_fd, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event) != 0)
+        abort(); /* out of memory */
+    (void)curl_multi_assign(client->multi, fd, client);
+    return 0;
+}
+
+static int on_curl_timer(CURLM *multi, long delay_ms, void *arg)
+{
+    struct http_client *client = arg;
+    (void)multi;
+    client->curl_at_ms = delay_ms < 0 ? INT64_MAX : clock_mono_ms() + delay_ms;
+    return 0;
+}
+
+static void wait_for_events(struct http_client *client)
+{
+    struct epoll_event events[EVENTS_MAX];
+    int running = 0, count = epoll_wait(client->epoll_fd, events, EVENTS_MAX, wait_ms(client));
+    for (int i = 0; i < count; i++) {
+        uint32_t came = events[i].events;
+        int what = (came & EPOLLIN ? CURL_CSELECT_IN : 0) | (came & EPOLLOUT ? CURL_CSELECT_OUT : 0) |
+                   (came & (EPOLLERR | EPOLLHUP) ? CURL_CSELECT_ERR : 0);
+        uint64_t wakes;
+        if (events[i].data.fd == client->wake_fd)
+            (void)!read(client->wake_fd, &wakes, sizeof wakes);
+        else
+            (void)curl_multi_socket_action(client->multi, events[i].data.fd, what, &running);
+    }
+    if (client->curl_at_ms <= clock_mono_ms()) {
+        client->curl_at_ms = INT64_MAX;
+        (void)curl_multi_socket_action(client->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    }
+}
+
 static void *client_main(void *arg)
 {
     struct http_client *client = arg;
     while (run_tasks(client)) {
-        int running = 0, left = 0;
+        int left = 0;
         fire_timers(client);
-        (void)curl_multi_perform(client->multi, &running);
         for (CURLMsg *message; (message = curl_multi_info_read(client->multi, &left));)
             if (message->msg == CURLMSG_DONE)
                 finish(client, message->easy_handle, message->data.result);
-        (void)curl_multi_poll(client->multi, NULL, 0, wait_ms(client), NULL);
+        wait_for_events(client);
     }
     return NULL;
+}
+
+static void open_loop(struct http_client *client)
+{
+    client->multi = curl_multi_init();
+    client->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    client->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    client->curl_at_ms = INT64_MAX;
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = client->wake_fd};
+    if (!client->multi || client->epoll_fd < 0 || client->wake_fd < 0 ||
+        epoll_ctl(client->epoll_fd, EPOLL_CTL_ADD, client->wake_fd, &event) != 0)
+        abort();
+    (void)curl_multi_setopt(client->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+    (void)curl_multi_setopt(client->multi, CURLMOPT_SOCKETDATA, client);
+    (void)curl_multi_setopt(client->multi, CURLMOPT_TIMERFUNCTION, on_curl_timer);
+    (void)curl_multi_setopt(client->multi, CURLMOPT_TIMERDATA, client);
 }
 
 void http_client_global_init(void)
@@ -302,10 +395,7 @@ enum status http_client_start(struct http_client **ret_client, struct err *err)
 {
     struct http_client *client = mem_new(sizeof *client);
     pthread_mutex_init(&client->mutex, NULL);
-    client->multi = curl_multi_init();
-    if (!client->multi)
-        abort();
-    (void)curl_multi_setopt(client->multi, CURLMOPT_MAXCONNECTS, (long)KEPT_CONNECTIONS_MAX);
+    open_loop(client);
     int failed = pthread_create(&client->thread, NULL, client_main, client);
     client->running = failed == 0;
     if (failed) {
@@ -323,7 +413,7 @@ void http_client_stop(struct http_client *client)
     pthread_mutex_lock(&client->mutex);
     client->stopping = true;
     pthread_mutex_unlock(&client->mutex);
-    (void)curl_multi_wakeup(client->multi);
+    wake(client);
     pthread_join(client->thread, NULL);
     client->running = false;
     while (client->active)
@@ -337,6 +427,8 @@ void http_client_free(struct http_client *client)
     while (client->idle_count)
         curl_easy_cleanup(client->idle[--client->idle_count]);
     (void)curl_multi_cleanup(client->multi);
+    close(client->epoll_fd);
+    close(client->wake_fd);
     pthread_mutex_destroy(&client->mutex);
     free(client);
 }

@@ -61,8 +61,8 @@ struct http_exchange {
     long timeout_ms; /* all of it: look-up, connection, reply; less than 1 counts as 1 */
     size_t max_reply_bytes;
     bool direct; /* no proxy from the environment: neighbours, not the internet */
-    bool once; /* a connection of its own: libcurl repeats a request by itself when a kept one turns out dead
-                */
+    bool once;   /* goes out once at most: NETWORK where libcurl would repeat it, after a kept connection was
+                    closed by the other side */
 
     /* The reply. */
     enum status status; /* OK: a reply came, whatever its code; TIMEOUT, NETWORK, TOO_LARGE */
@@ -77,6 +77,7 @@ struct http_exchange {
         struct http_exchange *exchange); /* the exchange is the owner's again; http_exchange_done it */
 
     void *easy; /* the loop's, from here */
+    bool sent;
     struct curl_slist *header_list;
     struct http_exchange *previous, *next;
 };

@@ -403,9 +403,14 @@ static void on_tick(struct amqp *amqp, void *arg)
         if (!amqp_queue_ensure(amqp, relay->config.queue, relay->config.queue_type))
             return;
     }
-    publish_delayed(relay, now_ms);
-    if (atomic_exchange(&relay->outbox_changed, false))
-        publish_unsent(relay);
+    bool changed = atomic_exchange(&relay->outbox_changed, false);
+    if (changed || relay->delayed_count) {
+        amqp_cork(amqp, true);
+        publish_delayed(relay, now_ms);
+        if (changed)
+            publish_unsent(relay);
+        amqp_cork(amqp, false);
+    }
     publish_again(relay, now_ms);
     if (relay->again_look_ms > now_ms)
         amqp_tick_in(amqp, relay->again_look_ms - now_ms);

@@ -185,6 +185,21 @@ static void test_a_job_that_fails_is_rolled_back_alone(void **state)
     assert_int_equal(db_health(fixture->db, NULL), STATUS_OK);
 }
 
+static void test_a_lone_job_that_fails_leaves_nothing_and_the_database_healthy(void **state)
+{
+    struct fixture *fixture = *state;
+    static const enum status outcomes[] = {STATUS_CONFLICT, STATUS_STALE, STATUS_FULL, STATUS_OK};
+    for (size_t i = 0; i < COUNT(outcomes); i++) {
+        struct item_job item;
+        item_init(&item, "lone");
+        item.outcome = outcomes[i];
+        db_submit(fixture->db, &item.job);
+        assert_int_equal(item_wait(&item), outcomes[i]);
+        assert_int_equal(count_items(fixture->db, "lone"), outcomes[i] == STATUS_OK);
+        assert_int_equal(db_health(fixture->db, NULL), STATUS_OK);
+    }
+}
+
 static void test_a_constraint_violated_in_a_batch_fails_its_job_alone(void **state)
 {
     struct fixture *fixture = *state;
@@ -459,6 +474,7 @@ int main(void)
         TEST_OPEN(test_what_has_queued_up_is_one_transaction_told_after_its_commit),
         TEST_OPEN(test_a_batch_has_at_most_256_jobs),
         TEST_OPEN(test_a_job_that_fails_is_rolled_back_alone),
+        TEST_OPEN(test_a_lone_job_that_fails_leaves_nothing_and_the_database_healthy),
         TEST_OPEN(test_a_constraint_violated_in_a_batch_fails_its_job_alone),
         TEST_OPEN(test_a_finished_job_may_be_submitted_anew),
         TEST_OPEN(test_closing_runs_everything_that_is_queued),

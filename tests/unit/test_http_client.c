@@ -167,6 +167,25 @@ static void test_a_connection_that_fails_is_a_network_error_with_its_reason(void
     }
 }
 
+/* The other side closes a kept connection as the next request comes: libcurl would repeat it on a new one. */
+static void test_what_goes_out_once_is_not_repeated_on_another_connection(void **state)
+{
+    struct tiny_http *server = ((struct fixture *)*state)->server;
+    for (int round = 0; round < 2; round++) {
+        bool once = round == 0;
+        int requests = atomic_load(&server->requests);
+        CLEANUP(drop_call) struct call *first = new_call(*state, "/bytes/5");
+        run_call(first);
+        assert_int_equal(first->exchange.status, STATUS_OK);
+        CLEANUP(drop_call) struct call *second = new_call(*state, "/closed");
+        second->exchange.once = once;
+        run_call(second);
+        assert_int_equal(second->exchange.status, STATUS_NETWORK);
+        assert_true(second->exchange.reason[0] != '\0');
+        assert_int_equal(atomic_load(&server->requests) - requests, once ? 2 : 3);
+    }
+}
+
 static void test_a_refused_connection_is_a_network_error(void **state)
 {
     unsigned port;
@@ -256,6 +275,7 @@ int main(void)
         TEST(test_the_timeout_is_for_all_of_the_exchange),
         TEST(test_no_time_left_is_not_time_without_end),
         TEST(test_a_connection_that_fails_is_a_network_error_with_its_reason),
+        TEST(test_what_goes_out_once_is_not_repeated_on_another_connection),
         TEST(test_a_refused_connection_is_a_network_error),
         TEST(test_nothing_but_http_is_spoken),
         TEST(test_only_unreserved_characters_are_not_percent_encoded),
