@@ -99,7 +99,8 @@ static void commit_jobs(struct db *db, struct db_job *jobs)
     err.status = set_sync(db, durable, &err);
     if (err.status == STATUS_OK)
         err.status = db_transaction(&db->writer, run_batch, &batch, &err);
-    set_health(db, batch.refused ? &(struct err){0} : &err);
+    struct err none = {0};
+    set_health(db, batch.refused ? &none : &err);
     db->wal_grew = true;
 
     while (jobs) {

@@ -1,5 +1,6 @@
 #include "dead_letters.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -143,7 +144,7 @@ void dead_letters_add(struct dead_letters *dead, struct amqp *amqp, const struct
     };
     timestamp_format(clock_wall_ms(), letter->failed_at);
     if (message->body_len < message->body_size)
-        (void)snprintf(letter->body_size, sizeof letter->body_size, "%zu", message->body_size);
+        (void)snprintf(letter->body_size, sizeof letter->body_size, "%" PRIu64, message->body_size);
     dead->letters = letter;
     log_event(LOG_ERROR, "message.dead",
               LOG_FIELDS(LOG_TEXT("messageId", letter->message_id), LOG_TEXT("reason", reason)),

@@ -421,8 +421,8 @@ static void on_tick(struct amqp *amqp, void *arg)
 static void wake(void *arg)
 {
     struct relay *relay = arg;
-    atomic_store(&relay->outbox_changed, true);
-    amqp_wake(relay->amqp);
+    if (!atomic_exchange(&relay->outbox_changed, true)) /* else it is awake, or has no use for more */
+        amqp_wake(relay->amqp);
 }
 
 static void *relay_main(void *arg)

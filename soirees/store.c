@@ -338,10 +338,9 @@ static void write_done(struct db_job *job)
     struct store_write *write = OWNER(job, struct store_write, job);
     struct store *store = write->store;
     write->err = job->err;
-    bool wake = write->requested && job->err.status == STATUS_OK && store->wake;
-    write->done(write);
-    if (wake)
+    if (write->requested && job->err.status == STATUS_OK && store->wake)
         store->wake(store->wake_arg);
+    write->done(write);
 }
 
 void store_submit(struct store *store, struct store_write *write)
