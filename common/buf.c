@@ -68,8 +68,14 @@ void buf_char(struct buf *buf, char c)
 void buf_number(struct buf *buf, long long number)
 {
     char digits[24];
-    int len = snprintf(digits, sizeof digits, "%lld", number);
-    buf_append(buf, digits, (size_t)len);
+    size_t at = sizeof digits;
+    unsigned long long left = number < 0 ? 0 - (unsigned long long)number : (unsigned long long)number;
+    do
+        digits[--at] = (char)('0' + left % 10);
+    while (left /= 10);
+    if (number < 0)
+        digits[--at] = '-';
+    buf_append(buf, digits + at, sizeof digits - at);
 }
 
 void buf_format(struct buf *buf, const char *format, ...)
@@ -78,11 +84,15 @@ void buf_format(struct buf *buf, const char *format, ...)
     va_start(args, format);
     va_list again;
     va_copy(again, args);
-    int len = vsnprintf(NULL, 0, format, args);
-    if (len > 0 && reserve(buf, (size_t)len)) {
+    size_t room = buf->capacity ? buf->capacity - buf->len : 0; /* mostly enough, for the NUL too */
+    int len = vsnprintf(room ? buf->data + buf->len : NULL, room, format, args);
+    bool fits = len > 0 && reserve(buf, (size_t)len);
+    if (fits && (size_t)len >= room)
         (void)vsnprintf(buf->data + buf->len, (size_t)len + 1, format, again);
+    if (fits)
         buf->len += (size_t)len;
-    }
+    else if (room)
+        buf->data[buf->len] = '\0';
     va_end(again);
     va_end(args);
 }

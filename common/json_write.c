@@ -20,16 +20,29 @@ static void put_escape(struct buf *out, unsigned char c)
     }
 }
 
+/* How many bytes from here on are themselves in JSON. */
+static size_t plain_run(const char *bytes, size_t len)
+{
+    size_t at = 0;
+    while (at < len) {
+        unsigned char c = (unsigned char)bytes[at];
+        if (c < 0x20 || c >= 0x80 || c == '"' || c == '\\')
+            break;
+        at++;
+    }
+    return at;
+}
+
 /* What is not UTF-8 (a library's error text, say) becomes U+FFFD, so that the output is JSON whatever comes
  * in. */
 void json_put_text_n(struct buf *out, const char *bytes, size_t len)
 {
     size_t run = 0, at = 0; /* bytes[run..at) can be copied as they are */
     buf_char(out, '"');
-    while (at < len) {
+    while ((at += plain_run(bytes + at, len - at)) < len) {
         unsigned char c = (unsigned char)bytes[at];
-        bool escape = c < 0x20 || c == '"' || c == '\\';
-        size_t step = c < 0x80 ? !escape : utf8_step(bytes + at, len - at);
+        bool escape = c < 0x80;
+        size_t step = escape ? 0 : utf8_step(bytes + at, len - at);
         if (step > 0) {
             at += step;
             continue;
@@ -53,26 +66,29 @@ void json_put_text(struct buf *out, const char *text)
         buf_text(out, "null");
 }
 
+static void put_fraction(struct buf *out, double number)
+{
+    char digits[40];
+    int len;
+    /* 15 digits are enough for whatever was written with 15 or fewer; subnormals carry fewer, down to one. */
+    int precision = fabs(number) < DBL_MIN ? 1 : 15;
+    do
+        len = snprintf(digits, sizeof digits, "%.*g", precision, number);
+    while (++precision <= 17 && strtod(digits, NULL) != number);
+    buf_append(out, digits, (size_t)len);
+}
+
 void json_put_number(struct buf *out, double number)
 {
     static const double exact_max = 9007199254740992; /* 2^53 */
-    char digits[40];
-    int len;
-    if (!isfinite(number)) {
+    if (!isfinite(number))
         buf_text(out, "null");
-        return;
-    }
-    if (fabs(number) <= exact_max && (double)(long long)number == number) {
-        len = snprintf(digits, sizeof digits, "%.0f", number);
-    } else {
-        /* 15 digits are enough for whatever was written with 15 or fewer; subnormals carry fewer, down to
-         * one. */
-        int precision = fabs(number) < DBL_MIN ? 1 : 15;
-        do
-            len = snprintf(digits, sizeof digits, "%.*g", precision, number);
-        while (++precision <= 17 && strtod(digits, NULL) != number);
-    }
-    buf_append(out, digits, (size_t)len);
+    else if (number == 0 && signbit(number))
+        buf_text(out, "-0");
+    else if (fabs(number) <= exact_max && (double)(long long)number == number)
+        buf_number(out, (long long)number);
+    else
+        put_fraction(out, number);
 }
 
 void json_put_name(struct buf *out, const char *name)
