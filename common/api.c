@@ -58,17 +58,23 @@ void api_page_read(struct http_call *call, struct api_page *ret_page, struct pro
         problems_add(problems, "/cursor", "n'est pas un curseur donné par cette liste");
 }
 
-void api_list_init(struct api_list *list, const struct http_call *call, const struct api_page *page,
-                   size_t max_bytes)
+bool api_list_init(struct api_list *list, struct http_call *call, const struct api_page *page,
+                   size_t row_bytes)
 {
+    size_t max_bytes = API_PAGE_BYTES + row_bytes + 64; /* the brackets, the comma, what gzip adds */
+    if (http_call_backlog(call) > API_BACKLOG_BYTES) {
+        http_answer_problem(call, STATUS_BUSY, "Trop de réponses attendent encore leurs clients", NULL);
+        return false;
+    }
     *list = (struct api_list){
         .left = page->limit,
         .last = INT64_MAX,
         .gzip_accepted = gzip_accepted(http_call_header(call, "Accept-Encoding")),
     };
     buf_init(&list->body, max_bytes);
-    buf_init(&list->packed, max_bytes);
+    buf_init(&list->packed, max_bytes + max_bytes / 1000);
     buf_char(&list->body, '[');
+    return true;
 }
 
 void api_list_done(struct api_list *list)
@@ -85,12 +91,13 @@ static void pack(struct api_list *list)
     if (!list->gzip)
         list->gzip = gzip_new(&list->packed);
     gzip_add(list->gzip, list->body.data, list->body.len);
+    list->packed_bytes += list->body.len;
     buf_clear(&list->body);
 }
 
 struct buf *api_list_row(struct api_list *list, int64_t seq)
 {
-    list->more = list->left-- == 0;
+    list->more = list->left-- == 0 || list->packed_bytes + list->body.len >= API_PAGE_BYTES;
     if (list->more)
         return NULL;
     if (list->gzip_accepted && list->body.len >= PACK_BYTES && buf_ok(&list->body))
@@ -200,13 +207,20 @@ void api_condition_parse(const char *text, bool weak_too, struct api_condition *
     }
 }
 
-void api_if_match(struct http_call *call, struct api_condition *ret_condition)
+static void read_condition(struct http_call *call, const char *name, bool weak_too,
+                           struct api_condition *ret_condition)
 {
-    const char *header = http_call_header(call, "If-Match");
+    const char *header = http_call_header(call, name);
     if (header)
-        api_condition_parse(header, false, ret_condition);
+        api_condition_parse(header, weak_too, ret_condition);
     else
         *ret_condition = (struct api_condition){0};
+}
+
+void api_conditions_read(struct http_call *call, struct api_conditions *ret_conditions)
+{
+    read_condition(call, "If-Match", false, &ret_conditions->match);
+    read_condition(call, "If-None-Match", true, &ret_conditions->none_match);
 }
 
 static bool names_version(const struct api_condition *condition, int64_t version)
@@ -217,19 +231,16 @@ static bool names_version(const struct api_condition *condition, int64_t version
     return condition->any;
 }
 
-bool api_condition_holds(const struct api_condition *condition, int64_t version)
+bool api_conditions_hold(const struct api_conditions *conditions, int64_t version)
 {
-    return !condition->given || names_version(condition, version);
+    return (!conditions->match.given || names_version(&conditions->match, version)) &&
+           !names_version(&conditions->none_match, version);
 }
 
-/* If-None-Match compares weakly (RFC 9110 section 13.1.2). */
 static bool answer_unless_known(struct http_call *call, int64_t version)
 {
-    const char *header = http_call_header(call, "If-None-Match");
     struct api_condition condition;
-    if (!header)
-        return true;
-    api_condition_parse(header, true, &condition);
+    read_condition(call, "If-None-Match", true, &condition);
     if (!names_version(&condition, version))
         return true;
     http_answer_empty(call, 304);

@@ -16,7 +16,12 @@ bool api_body(struct http_call *call, cJSON **ret_document);
 void api_answer_invalid(struct http_call *call, const struct problems *problems);
 
 /* ---- pages ---- */
-enum { API_LIMIT_DEFAULT = 100, API_LIMIT_MAX = 1000 };
+enum {
+    API_LIMIT_DEFAULT = 100,
+    API_LIMIT_MAX = 1000,
+    API_PAGE_BYTES = 4 << 20,      /* a page that has reached it ends, whatever its limit */
+    API_BACKLOG_BYTES = 128 << 20, /* of answers that clients have yet to take: no list is begun above it */
+};
 struct api_page {
     int64_t limit;  /* 1..API_LIMIT_MAX */
     int64_t before; /* rows with a smaller sequence number; INT64_MAX on the first page */
@@ -32,11 +37,14 @@ struct api_list {
     struct gzip *gzip;       /* NULL until there is something to compress */
     bool gzip_accepted, more;
     int64_t left, last;
+    size_t packed_bytes; /* before they were compressed */
 };
-void api_list_init(struct api_list *list, const struct http_call *call, const struct api_page *page,
-                   size_t max_bytes);
+/* No row may be longer than `row_bytes`. False: answered with 503, since clients are slow to take what they
+ * asked for and memory is not without end. */
+bool api_list_init(struct api_list *list, struct http_call *call, const struct api_page *page,
+                   size_t row_bytes);
 void api_list_done(struct api_list *list); /* for CLEANUP() */
-/* Where to write the row with sequence number `seq`; NULL for the one too many. */
+/* Where to write the row with sequence number `seq`; NULL for the one too many: it is the last. */
 struct buf *api_list_row(struct api_list *list, int64_t seq);
 /* Answers 200 with the rows, compressed or not (`Vary: Accept-Encoding` either way), and with `Link: <…>;
  * rel="next"` when there are more: the query's parameters that `filters` (ended by NULL) lists are repeated
@@ -59,10 +67,14 @@ struct api_condition {
     unsigned count;
     int64_t versions[API_VERSIONS_MAX];
 };
-/* If-Match as a condition; tags that are weak or not ours never match (RFC 9110 section 13.1.1). */
-void api_if_match(struct http_call *call, struct api_condition *ret_condition);
+/* What a change depends on: If-Match, where tags that are weak or not ours never match, and If-None-Match,
+ * where weak ones count too (RFC 9110 sections 13.1.1, 13.1.2). */
+struct api_conditions {
+    struct api_condition match, none_match;
+};
+void api_conditions_read(struct http_call *call, struct api_conditions *ret_conditions);
 /* Pure: whether a change of the item at `version` may go on. */
-bool api_condition_holds(const struct api_condition *condition, int64_t version);
+bool api_conditions_hold(const struct api_conditions *conditions, int64_t version);
 /* Sets ETag, and answers 304 (returns false) when If-None-Match names this version. */
 bool api_etag(struct http_call *call, int64_t version);
 /* Sets a weak ETag, and answers 304 (returns false) when If-None-Match names it: for what may come compressed

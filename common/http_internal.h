@@ -3,6 +3,7 @@
  *   http_listen.c   the listening socket, its thread, deadlines and the end of connections
  *   http_server.c   opening, draining, closing; libmicrohttpd's callbacks
  *   http_request.c  one request: its target, headers, body, route, and what is refused before the handler
+ *   http_call.c     what a handler reads of it
  *   http_reply.c    one answer
  *
  * Connections are accepted here and handed to libmicrohttpd (MHD_add_connection), which has no listening
@@ -52,12 +53,15 @@ enum http_method {
     HTTP_OTHER
 };
 
+enum http_awaited { HTTP_AWAITS_NOTHING, HTTP_AWAITS_REQUEST, HTTP_AWAITS_REST };
+
 /* One TCP connection, from libmicrohttpd's notice of its start to that of its end. */
 struct http_connection {
     struct http_connection *next, *previous; /* under the listener's mutex */
     int fd;                                  /* libmicrohttpd's */
     _Atomic int64_t deadline_ms;             /* monotonic; cut off after it */
-    atomic_bool awaits_client;               /* a request, or the rest of one, is to come */
+    atomic_int awaits;                       /* enum http_awaited */
+    _Atomic int64_t since_ms;                /* monotonic; has awaited that since */
     bool seems_left;                         /* listener's thread only */
     bool linger;                             /* answered before the request was read; pool thread only */
 };
@@ -92,6 +96,7 @@ struct http_server {
     atomic_bool draining;
     atomic_bool stopped;    /* no handler is called any more */
     atomic_uint unanswered; /* calls whose head has arrived and whose answer is not sent */
+    atomic_size_t backlog;  /* bytes of answers, until their calls are freed */
     atomic_uint running;    /* pool threads inside a handler, or about to be */
     atomic_uint waiters;    /* threads that want to know when the above become 0 */
     pthread_mutex_t mutex;
@@ -107,6 +112,12 @@ struct http_set {
     const char *name;
     char *value;
     bool owned; /* value is not in set_text */
+};
+
+/* The values of a header that came in several lines. */
+struct http_joined {
+    struct http_joined *next;
+    char text[];
 };
 
 /* One request. Made when its request line is there, freed when its answer is sent or its connection broken;
@@ -137,6 +148,7 @@ struct http_call {
     struct http_query query[HTTP_QUERY_MAX];
     size_t query_count;
     const char *known[HTTP_KNOWN_COUNT]; /* libmicrohttpd's, NULL when absent */
+    struct http_joined *joined;          /* what handlers asked for, to be freed with the call */
     unsigned repeated;                   /* bit of each enum http_known that came more than once */
     const char *head_end;                /* while the head is checked: the end of its last part; else NULL */
     bool bad_head, close;                /* close: the connection ends with this answer */
@@ -148,6 +160,7 @@ struct http_call {
     int status;
     char *answer; /* heap or NULL */
     size_t answer_len;
+    size_t backlog; /* its part of the server's */
     bool is_problem;
     struct http_set set[HTTP_SET_MAX];
     size_t set_count, set_used;
@@ -199,6 +212,9 @@ void http_server_unpark(struct http_server *server);
 
 /* The method's value, HTTP_OTHER for an unknown one; HEAD is HTTP_GET. */
 enum http_method http_method_parse(const char *text);
+
+/* "GET" and so on; NULL for one that no route can have. */
+const char *http_method_name(enum http_method method);
 
 /* "GET, HEAD, …, OPTIONS" for the bits of `allowed`. */
 enum { HTTP_ALLOW_SIZE = 64 };

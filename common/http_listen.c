@@ -19,14 +19,18 @@
 #include "mem.h"
 
 enum {
-    BACKLOG = 4096,      /* the kernel cuts it to net.core.somaxconn */
-    ACCEPTS_A_TURN = 64, /* so that a flood does not starve the deadlines */
-    SWEEP_MS = 500,      /* how late a deadline may be */
-    STARVED_MS = 100,    /* pause after running out of descriptors or memory */
-    COMPLAINT_MS = 1000, /* of having them again, before the next log line about it */
-    ANSWER_MS = 120000,  /* for taking an answer; some bytes must go within the idle timeout anyway */
-    LINGER_MS = 5000,    /* for the client to notice an early answer */
-    LINGER_READS = 4,    /* of one connection a turn */
+    BACKLOG = 4096,       /* the kernel cuts it to net.core.somaxconn */
+    ACCEPTS_A_TURN = 64,  /* so that a flood does not starve the deadlines */
+    SWEEP_MS = 500,       /* how late a deadline may be */
+    STARVED_MS = 100,     /* pause after running out of descriptors or memory */
+    CROWDED_MS = 20,      /* pause for places to become free */
+    EVICTED_AT_ONCE = 32, /* at most, and no more than one of PLACES_AN_EVICTION places */
+    PLACES_AN_EVICTION = 128,
+    EVICTED_AFTER_MS = 500, /* of waiting for its client: whoever has just come gets to speak */
+    COMPLAINT_MS = 1000,    /* of having them again, before the next log line about it */
+    ANSWER_MS = 120000,     /* for taking an answer; some bytes must go within the idle timeout anyway */
+    LINGER_MS = 5000,       /* for the client to notice an early answer */
+    LINGER_READS = 4,       /* of one connection a turn */
 };
 
 /* ---- opening ---- */
@@ -148,10 +152,13 @@ void http_connection_free(struct http_server *server, struct http_connection *pe
         wake(listener);
 }
 
-static void set_deadline(struct http_connection *peer, int64_t deadline_ms, bool awaits_client)
+static void set_deadline(struct http_connection *peer, int64_t now_ms, int64_t wait_ms,
+                         enum http_awaited awaits)
 {
+    int64_t deadline_ms = wait_ms < INT64_MAX ? now_ms + wait_ms : INT64_MAX;
     atomic_store_explicit(&peer->deadline_ms, deadline_ms, memory_order_relaxed);
-    atomic_store_explicit(&peer->awaits_client, awaits_client, memory_order_relaxed);
+    atomic_store_explicit(&peer->since_ms, now_ms, memory_order_relaxed);
+    atomic_store_explicit(&peer->awaits, awaits, memory_order_relaxed);
 }
 
 /* An idle connection is closed by libmicrohttpd's own timeout. Past both, it trickles a request line. */
@@ -159,23 +166,23 @@ void http_connection_expect_request(const struct http_server *server, struct htt
                                     int64_t now_ms)
 {
     int64_t wait_s = (int64_t)server->config.idle_timeout_s + server->config.request_timeout_s;
-    set_deadline(peer, now_ms + wait_s * 1000, true);
+    set_deadline(peer, now_ms, wait_s * 1000, HTTP_AWAITS_REQUEST);
 }
 
 void http_connection_expect_rest(const struct http_server *server, struct http_connection *peer,
                                  int64_t now_ms)
 {
-    set_deadline(peer, now_ms + (int64_t)server->config.request_timeout_s * 1000, true);
+    set_deadline(peer, now_ms, (int64_t)server->config.request_timeout_s * 1000, HTTP_AWAITS_REST);
 }
 
 void http_connection_expect_answer(struct http_connection *peer)
 {
-    set_deadline(peer, INT64_MAX, false);
+    set_deadline(peer, 0, INT64_MAX, HTTP_AWAITS_NOTHING);
 }
 
 void http_connection_expect_sent(struct http_connection *peer, int64_t now_ms)
 {
-    set_deadline(peer, now_ms + ANSWER_MS, false);
+    set_deadline(peer, now_ms, ANSWER_MS, HTTP_AWAITS_NOTHING);
 }
 
 /* ---- the listener's thread ---- */
@@ -210,7 +217,7 @@ static bool has_left(struct http_connection *peer)
 {
     char byte;
     bool seen = peer->seems_left;
-    peer->seems_left = atomic_load_explicit(&peer->awaits_client, memory_order_relaxed) &&
+    peer->seems_left = atomic_load_explicit(&peer->awaits, memory_order_relaxed) != HTTP_AWAITS_NOTHING &&
                        recv(peer->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
     return seen && peer->seems_left;
 }
@@ -225,10 +232,68 @@ static void cut_off(struct http_listener *listener, int64_t now_ms)
         log_event(LOG_DEBUG, "http.cut_off", NULL, "connection cut off: %s",
                   late ? "too slow" : "the client has left");
         shutdown(peer->fd, SHUT_RDWR); /* its pool thread sees it and closes */
-        set_deadline(peer, INT64_MAX, false);
+        set_deadline(peer, 0, INT64_MAX, HTTP_AWAITS_NOTHING);
     }
     pthread_mutex_unlock(&listener->mutex);
 }
+
+/* ---- making room ---- */
+
+struct candidate {
+    struct http_connection *peer;
+    int64_t rank; /* the least goes first */
+};
+
+/* Idle connections go before those in the middle of a request, and of each kind those that have waited the
+ * longest. INT64_MAX: stays. */
+static int64_t rank(const struct http_connection *peer, int64_t now_ms)
+{
+    int awaits = atomic_load_explicit(&peer->awaits, memory_order_relaxed);
+    int64_t since_ms = atomic_load_explicit(&peer->since_ms, memory_order_relaxed);
+    if (awaits == HTTP_AWAITS_NOTHING || now_ms - since_ms < EVICTED_AFTER_MS)
+        return INT64_MAX;
+    return awaits == HTTP_AWAITS_REST ? INT64_MAX / 2 + since_ms : since_ms;
+}
+
+/* Puts the connection among the candidates, in order; the last one of a full list drops out. */
+static void consider(struct candidate *candidates, size_t max, size_t *count, struct candidate one)
+{
+    if (*count == max && candidates[*count - 1].rank <= one.rank)
+        return;
+    size_t i = *count < max ? (*count)++ : *count - 1;
+    for (; i > 0 && candidates[i - 1].rank > one.rank; i--)
+        candidates[i] = candidates[i - 1];
+    candidates[i] = one;
+}
+
+/* Closes connections whose clients keep others waiting: without this a few thousand idle ones would be enough
+ * to shut everybody out. Only the receiving side is shut down: an answer that is under way after all still
+ * gets out. */
+static void make_room(struct http_server *server, int64_t now_ms)
+{
+    struct http_listener *listener = &server->listener;
+    struct candidate candidates[EVICTED_AT_ONCE];
+    size_t count = 0, max = 1 + server->config.max_connections / PLACES_AN_EVICTION;
+    max = max < EVICTED_AT_ONCE ? max : EVICTED_AT_ONCE;
+    char byte;
+    pthread_mutex_lock(&listener->mutex);
+    for (struct http_connection *peer = listener->connections; peer; peer = peer->next) {
+        int64_t its = rank(peer, now_ms);
+        if (its < INT64_MAX)
+            consider(candidates, max, &count, (struct candidate){peer, its});
+    }
+    for (size_t i = 0; i < count; i++) {
+        struct http_connection *peer = candidates[i].peer;
+        if (recv(peer->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0)
+            continue; /* it has just spoken */
+        log_event(LOG_DEBUG, "http.cut_off", NULL, "connection cut off: its place is needed");
+        shutdown(peer->fd, SHUT_RD); /* its pool thread sees it and closes */
+        atomic_store_explicit(&peer->awaits, HTTP_AWAITS_NOTHING, memory_order_relaxed);
+    }
+    pthread_mutex_unlock(&listener->mutex);
+}
+
+/* ---- turns ---- */
 
 /* Throws away what has come; false when the client is done, or gone. */
 static bool read_away(int fd)
@@ -258,7 +323,7 @@ static void linger_on(struct http_listener *listener, int64_t now_ms)
 }
 
 /* Waits until there is something to do; returns whether that is a new connection. */
-static bool wait_for_work(struct http_server *server, bool accepts, bool starved)
+static bool wait_for_work(struct http_server *server, bool accepts, int pause_ms)
 {
     struct http_listener *listener = &server->listener;
     struct pollfd fds[2 + HTTP_LINGER_MAX];
@@ -271,27 +336,36 @@ static bool wait_for_work(struct http_server *server, bool accepts, bool starved
     pthread_mutex_unlock(&listener->mutex);
 
     bool deadlines = count > 2 || atomic_load(&listener->open) > 0;
-    (void)poll(fds, count, starved ? STARVED_MS : deadlines ? SWEEP_MS : -1);
+    (void)poll(fds, count, pause_ms ? pause_ms : deadlines ? SWEEP_MS : -1);
     uint64_t wakes;
     if (fds[0].revents)
         (void)!read(listener->wake_fd, &wakes, sizeof wakes);
     return accepts && fds[1].revents;
 }
 
+static bool is_full(const struct http_server *server)
+{
+    return atomic_load(&server->listener.open) >= server->config.max_connections;
+}
+
 static void *listener_run(void *arg)
 {
     struct http_server *server = arg;
     struct http_listener *listener = &server->listener;
-    int64_t now_ms = clock_mono_ms(), swept_ms = now_ms, starved_until_ms = 0;
+    int64_t now_ms = clock_mono_ms(), swept_ms = now_ms, starved_until_ms = 0, crowded_until_ms = 0;
     while (!atomic_load(&listener->stopping)) {
-        bool starved = now_ms < starved_until_ms;
-        bool full = atomic_load(&listener->open) >= server->config.max_connections;
-        bool accepts = !starved && !full && !atomic_load(&server->draining);
-        bool arrived = wait_for_work(server, accepts, starved);
+        int pause_ms = now_ms < starved_until_ms                      ? STARVED_MS
+                       : is_full(server) && now_ms < crowded_until_ms ? CROWDED_MS
+                                                                      : 0;
+        bool arrived = wait_for_work(server, pause_ms == 0 && !atomic_load(&server->draining), pause_ms);
         now_ms = clock_mono_ms();
-        if (arrived && !accept_some(server)) {
+        if (arrived && is_full(server)) {
+            make_room(server, now_ms);
+            crowded_until_ms = now_ms + CROWDED_MS;
+        } else if (arrived && !accept_some(server)) {
             if (now_ms - starved_until_ms > COMPLAINT_MS)
                 log_event(LOG_WARN, "http.accept", NULL, "cannot accept connections: %s", strerror(errno));
+            make_room(server, now_ms);
             starved_until_ms = now_ms + STARVED_MS;
         }
         linger_on(listener, now_ms);

@@ -85,7 +85,8 @@ void http_answer_bytes(struct http_call *call, int http_status, const char *cont
         http_answer_problem(call, STATUS_INTERNAL, "La réponse est trop volumineuse", NULL);
         return;
     }
-    call->answer_len = body->len;
+    call->answer_len = call->backlog = body->len;
+    (void)atomic_fetch_add_explicit(&call->server->backlog, call->backlog, memory_order_relaxed);
     call->answer = buf_take(body);
     finish(call, http_status, content_type);
 }
@@ -211,16 +212,20 @@ static struct MHD_Response *response_new(struct http_call *call)
     return response;
 }
 
+/* People read of their soirées and playlists; machines of each request, but for the many that ask for health.
+ */
 static void log_call(const struct http_call *call)
 {
-    if (!log_enabled(LOG_DEBUG))
+    enum log_level level = log_is_json() && strcmp(call->path, "/health") != 0 ? LOG_INFO : LOG_DEBUG;
+    if (!log_enabled(level))
         return;
     int64_t duration_ms = clock_mono_ms() - call->began_ms;
-    log_event(LOG_DEBUG, "http.request",
+    log_event(level, "http.request",
               LOG_FIELDS(LOG_TEXT("method", call->method_text), LOG_TEXT("path", call->path),
                          LOG_NUMBER("status", call->status), LOG_NUMBER("durationMs", duration_ms),
                          LOG_TEXT("requestId", call->request_id)),
-              "%s %s %d %lld ms", call->method_text, call->path, call->status, (long long)duration_ms);
+              "%s %s %d %lld ms %s", call->method_text, call->path, call->status, (long long)duration_ms,
+              call->request_id);
 }
 
 bool http_reply_queue(struct http_call *call)

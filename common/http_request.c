@@ -77,6 +77,7 @@ struct http_call *http_call_new(struct http_server *server, struct MHD_Connectio
 
 void http_call_free(struct http_call *call)
 {
+    (void)atomic_fetch_sub_explicit(&call->server->backlog, call->backlog, memory_order_relaxed);
     for (size_t i = 0; i < call->set_count; i++)
         if (call->set[i].owned)
             free(call->set[i].value);
@@ -84,6 +85,10 @@ void http_call_free(struct http_call *call)
         free(call->body);
     free(call->answer);
     free(call->target_heap);
+    for (struct http_joined *next, *joined = call->joined; joined; joined = next) {
+        next = joined->next;
+        free(joined);
+    }
     free(call);
 }
 
@@ -238,7 +243,8 @@ static void read_headers(struct http_call *call, const char *method, const char 
  * section 11.2). */
 static bool is_sound(const struct http_call *call, const char *version)
 {
-    const unsigned single = 1u << HTTP_CONTENT_LENGTH | 1u << HTTP_TRANSFER_ENCODING | 1u << HTTP_HOST;
+    const unsigned single = 1u << HTTP_CONTENT_LENGTH | 1u << HTTP_TRANSFER_ENCODING | 1u << HTTP_HOST |
+                            1u << HTTP_CONTENT_TYPE;
     const char *encoding = call->known[HTTP_TRANSFER_ENCODING];
     bool modern = strcmp(version, "HTTP/1.1") == 0;
     if (call->bad_head || (call->repeated & single))
@@ -253,7 +259,8 @@ static void choose_request_id(struct http_call *call)
     const char *theirs = call->known[HTTP_REQUEST_ID];
     static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:-";
     size_t len = theirs ? strlen(theirs) : 0;
-    if (len > 0 && len <= HTTP_REQUEST_ID_MAX && strspn(theirs, allowed) == len)
+    bool sole = !(call->repeated & 1u << HTTP_REQUEST_ID);
+    if (sole && len > 0 && len <= HTTP_REQUEST_ID_MAX && strspn(theirs, allowed) == len)
         memcpy(call->request_id, theirs, len + 1);
     else
         uuid_v7(call->request_id);
@@ -287,7 +294,12 @@ static bool is_json(const char *type, enum http_method method)
 
 /* ---- the route ---- */
 
-static const char *const method_names[] = {"GET", "POST", "PUT", "PATCH", "DELETE"};
+static const char *const method_names[HTTP_ROUTED_COUNT] = {"GET", "POST", "PUT", "PATCH", "DELETE"};
+
+const char *http_method_name(enum http_method method)
+{
+    return method < HTTP_ROUTED_COUNT ? method_names[method] : NULL;
+}
 
 enum http_method http_method_parse(const char *text)
 {
@@ -424,50 +436,4 @@ void http_call_run(struct http_call *call, bool stopped)
         http_reply_options(call);
     else
         call->route->handler(call, call->server->config.service);
-}
-
-/* ---- what a handler reads ---- */
-
-const char *http_call_param(const struct http_call *call)
-{
-    return call->param;
-}
-
-const char *http_call_query(const struct http_call *call, const char *name)
-{
-    for (size_t i = 0; i < call->query_count; i++)
-        if (strcmp(call->query[i].name, name) == 0)
-            return call->query[i].value;
-    return NULL;
-}
-
-const char *http_call_header(const struct http_call *call, const char *name)
-{
-    return MHD_lookup_connection_value(call->connection, MHD_HEADER_KIND, name);
-}
-
-const char *http_call_body(const struct http_call *call, size_t *ret_len)
-{
-    *ret_len = call->body_len;
-    return call->body;
-}
-
-const char *http_call_method(const struct http_call *call)
-{
-    return call->method < HTTP_ROUTED_COUNT ? method_names[call->method] : call->method_text;
-}
-
-const char *http_call_path(const struct http_call *call)
-{
-    return call->path;
-}
-
-const char *http_call_query_text(const struct http_call *call)
-{
-    return call->query_text;
-}
-
-const char *http_call_request_id(const struct http_call *call)
-{
-    return call->request_id;
 }

@@ -43,7 +43,7 @@ struct http_server_config {
     unsigned port;              /* 1..65535 */
     unsigned threads;           /* 1..64 */
     size_t max_body_bytes;      /* above: 413 */
-    unsigned max_connections;   /* further ones wait in the kernel's queue */
+    unsigned max_connections;   /* for further ones the longest idle are closed; while none is, they wait */
     unsigned idle_timeout_s;    /* a connection with no traffic is closed after it */
     unsigned request_timeout_s; /* one whose request is not complete then, too; 0: 30 */
     const char *cors_origin;    /* "*", one origin, or "" for no CORS headers */
@@ -84,8 +84,9 @@ const char *http_call_param(const struct http_call *call);
  * to UTF-8 without NUL, or more than 16 were answered with 422 before the handler. */
 const char *http_call_query(const struct http_call *call, const char *name);
 
-/* A request header, name compared without case; NULL when absent; the first where there are several. */
-const char *http_call_header(const struct http_call *call, const char *name);
+/* A request header, name compared without case; NULL when absent. Several lines of one name are one list, in
+ * the order they came, with ", " between them (RFC 9110 section 5.3). In the handler alone. */
+const char *http_call_header(struct http_call *call, const char *name);
 
 /* The body: *ret_len bytes with a NUL behind; "" and 0 when there is none. */
 const char *http_call_body(const struct http_call *call, size_t *ret_len);
@@ -98,6 +99,9 @@ const char *http_call_query_text(const struct http_call *call);
 
 /* The caller's X-Request-Id when well formed (1..128 of [A-Za-z0-9._:-]), else a UUID made here. */
 const char *http_call_request_id(const struct http_call *call);
+
+/* The bytes of all answers that were made and that their clients have not taken yet. Any thread. */
+size_t http_call_backlog(const struct http_call *call);
 
 /* ---- the answer ---- */
 

@@ -42,6 +42,11 @@ void log_init(const char *service, const char *format, const char *level)
             logger.level = (enum log_level)i;
 }
 
+bool log_is_json(void)
+{
+    return logger.json;
+}
+
 bool log_enabled(enum log_level level)
 {
     return level >= logger.level;

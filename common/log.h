@@ -31,6 +31,7 @@ struct log_field {
 void log_init(const char *service, const char *format, const char *level);
 
 bool log_enabled(enum log_level level);
+bool log_is_json(void);
 
 /* `event` is a stable dotted name ("worker.received"); `fields` may be NULL; the rest is the message, printf
  * style. Line ends belong to the format alone (at most 511 bytes): control characters that come in through an

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -15,6 +16,8 @@
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2, HEALTHCHECK_TIMEOUT_MS = 4000, STOP_MARGIN_MS = 1500 };
 enum { BODY_MAX_BYTES = 64 * 1024, CONNECTIONS_MAX = 4096, IDLE_TIMEOUT_S = 30 };
+
+enum { FILES_RESERVED = 2048 }; /* for the database, the broker, and the calls of a thousand workers */
 
 static atomic_bool failed;
 
@@ -227,6 +230,20 @@ unsigned service_http_threads(const struct config *config)
     return (unsigned)threads;
 }
 
+/* Most systems start a process with 1024 descriptors, and let it have more. */
+static unsigned connections_max(void)
+{
+    enum { WANTED = CONNECTIONS_MAX + FILES_RESERVED };
+    struct rlimit files = {.rlim_cur = 1024};
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < WANTED && files.rlim_cur < files.rlim_max) {
+        files.rlim_cur = files.rlim_max < WANTED ? files.rlim_max : WANTED;
+        if (setrlimit(RLIMIT_NOFILE, &files) != 0)
+            (void)getrlimit(RLIMIT_NOFILE, &files);
+    }
+    rlim_t room = files.rlim_cur > 2 * FILES_RESERVED ? files.rlim_cur - FILES_RESERVED : files.rlim_cur / 2;
+    return room < CONNECTIONS_MAX ? (unsigned)room : CONNECTIONS_MAX;
+}
+
 enum status service_http_open(struct http_server **ret_server, const struct config *config,
                               const struct http_route *routes, size_t route_count, void *service,
                               struct err *err)
@@ -236,7 +253,7 @@ enum status service_http_open(struct http_server **ret_server, const struct conf
         .port = (unsigned)config_number(config, "SERVICE_PORT"),
         .threads = service_http_threads(config),
         .max_body_bytes = BODY_MAX_BYTES,
-        .max_connections = CONNECTIONS_MAX,
+        .max_connections = connections_max(),
         .idle_timeout_s = IDLE_TIMEOUT_S,
         .cors_origin = config_text(config, "CORS_ORIGIN"),
         .routes = routes,

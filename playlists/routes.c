@@ -10,7 +10,7 @@
 
 /* The longest body that was accepted (64 KiB) may grow when it is written: 6 bytes for a control character of
  * one. */
-enum { ITEM_MAX_BYTES = 4 << 20, LIST_MAX_BYTES = 512 << 20 };
+enum { ITEM_MAX_BYTES = 4 << 20 };
 
 static void answer_item(struct http_call *call, int http_status, const struct playlist *playlist)
 {
@@ -42,11 +42,12 @@ static void get_item(struct http_call *call, void *service)
         answer_item(call, 200, &playlist);
 }
 
-static void put_row(void *arg, const struct playlist *playlist)
+static bool put_row(void *arg, const struct playlist *playlist)
 {
     struct buf *body = api_list_row(arg, playlist->seq);
     if (body)
         playlist_put_json(body, playlist);
+    return body;
 }
 
 static void get_list(struct http_call *call, void *service)
@@ -61,9 +62,10 @@ static void get_list(struct http_call *call, void *service)
         api_answer_invalid(call, &problems);
         return;
     }
-    CLEANUP(api_list_done) struct api_list list;
+    CLEANUP(api_list_done) struct api_list list = {0};
     struct err err = {0};
-    api_list_init(&list, call, &page, LIST_MAX_BYTES);
+    if (!api_list_init(&list, call, &page, ITEM_MAX_BYTES))
+        return;
     err.status = store_list(playlists->store, soiree_id, &page, put_row, &list, &err);
     if (err.status == STATUS_OK)
         api_list_answer(call, &list, &page, filters);
@@ -108,7 +110,7 @@ static struct store_write *new_write(struct http_call *call, enum store_write_ki
     write->kind = kind;
     write->arg = call;
     write->done = write_done;
-    api_if_match(call, &write->condition);
+    api_conditions_read(call, &write->conditions);
     if (!text_copy(write->id, sizeof write->id, http_call_param(call)))
         write->id[0] = '\0'; /* longer than any id: matches none */
     return write;

@@ -158,7 +158,7 @@ enum status store_get(struct store *store, const char *id, struct playlist *ret_
 }
 
 static enum status list(struct db_conn *conn, const char *soiree_id, const struct api_page *page,
-                        void (*row)(void *arg, const struct playlist *playlist), void *arg, struct err *err)
+                        bool (*row)(void *arg, const struct playlist *playlist), void *arg, struct err *err)
 {
     CLEANUP(db_rows_done) struct db_rows rows = {0};
     enum status status = *soiree_id ? db_query(conn, LIST_SOIREE, &rows, err, "iit", page->before,
@@ -167,14 +167,16 @@ static enum status list(struct db_conn *conn, const char *soiree_id, const struc
     while (status == STATUS_OK && (status = db_next(&rows, err)) == STATUS_OK) {
         struct playlist playlist;
         read_playlist(&rows, &playlist);
-        row(arg, &playlist);
+        bool more = row(arg, &playlist);
         playlist_done(&playlist);
+        if (!more)
+            return STATUS_OK;
     }
     return status == STATUS_NOT_FOUND ? STATUS_OK : status;
 }
 
 enum status store_list(struct store *store, const char *soiree_id, const struct api_page *page,
-                       void (*row)(void *arg, const struct playlist *playlist), void *arg, struct err *err)
+                       bool (*row)(void *arg, const struct playlist *playlist), void *arg, struct err *err)
 {
     struct db_conn *conn = db_reader_get(store->db);
     enum status status = list(conn, soiree_id, page, row, arg, err);
@@ -241,8 +243,9 @@ static enum status load(struct db_conn *conn, struct store_write *write, struct 
     enum status status = get(conn, write->id, &write->playlist, err);
     if (status == STATUS_NOT_FOUND)
         return err_set(err, status, "Playlist non trouvée");
-    if (status == STATUS_OK && !api_condition_holds(&write->condition, write->playlist.version))
-        return err_set(err, STATUS_STALE, "La playlist a changé depuis : sa version est \"%lld\"",
+    if (status == STATUS_OK && !api_conditions_hold(&write->conditions, write->playlist.version))
+        return err_set(err, STATUS_STALE,
+                       "La playlist est à la version \"%lld\", que la condition de la requête exclut",
                        (long long)write->playlist.version);
     return status;
 }

@@ -32,21 +32,20 @@ enum status store_health(struct store *store, struct err *err);
 /* NOT_FOUND for an unknown id. playlist_done it. */
 enum status store_get(struct store *store, const char *id, struct playlist *ret_playlist, struct err *err);
 
-/* Newest first: at most page->limit + 1 rows (see api_list) older than page->before, each handed to row();
- * soiree_id "" = any.
- */
+/* Newest first: at most page->limit + 1 rows (see api_list) older than page->before, each handed to row()
+ * until that returns false; soiree_id "" = any. */
 enum status store_list(struct store *store, const char *soiree_id, const struct api_page *page,
-                       void (*row)(void *arg, const struct playlist *playlist), void *arg, struct err *err);
+                       bool (*row)(void *arg, const struct playlist *playlist), void *arg, struct err *err);
 
 /* ---- writes of the REST API ---- */
 
 enum store_write_kind { STORE_CREATE, STORE_CHANGE, STORE_DELETE };
 struct store_write {
     enum store_write_kind kind;
-    char id[TEXT_SIZE(64)];         /* all but STORE_CREATE, which makes one */
-    struct playlist_change change;  /* STORE_CREATE, STORE_CHANGE */
-    struct api_condition condition; /* If-Match */
-    char key[API_KEY_SIZE];         /* STORE_CREATE: Idempotency-Key, "" = none */
+    char id[TEXT_SIZE(64)];           /* all but STORE_CREATE, which makes one */
+    struct playlist_change change;    /* STORE_CREATE, STORE_CHANGE */
+    struct api_conditions conditions; /* If-Match, If-None-Match */
+    char key[API_KEY_SIZE];           /* STORE_CREATE: Idempotency-Key, "" = none */
 
     /* Writer's thread, after the commit or the failure; the write is the owner's again.
      * err.status: OK; NOT_FOUND; STALE (condition); INVALID (key used for another document); GONE (what the

@@ -9,7 +9,7 @@
 #include "mem.h"
 #include "service.h"
 
-enum { ITEM_MAX_BYTES = 32 * 1024, LIST_MAX_BYTES = API_LIMIT_MAX * 16 * 1024 };
+enum { ITEM_MAX_BYTES = 32 * 1024 };
 
 static void answer_item(struct http_call *call, int http_status, const struct soiree *soiree)
 {
@@ -41,11 +41,12 @@ static void get_item(struct http_call *call, void *service)
         answer_item(call, 200, &soiree);
 }
 
-static void put_row(void *arg, const struct soiree *soiree)
+static bool put_row(void *arg, const struct soiree *soiree)
 {
     struct buf *body = api_list_row(arg, soiree->seq);
     if (body)
         soiree_put_json(body, soiree);
+    return body;
 }
 
 static void get_list(struct http_call *call, void *service)
@@ -65,9 +66,10 @@ static void get_list(struct http_call *call, void *service)
         api_answer_invalid(call, &problems);
         return;
     }
-    CLEANUP(api_list_done) struct api_list list;
+    CLEANUP(api_list_done) struct api_list list = {0};
     struct err err = {0};
-    api_list_init(&list, call, &page, LIST_MAX_BYTES);
+    if (!api_list_init(&list, call, &page, ITEM_MAX_BYTES))
+        return;
     err.status = store_list(soirees->store, &filter, &page, put_row, &list, &err);
     if (err.status == STATUS_OK)
         api_list_answer(call, &list, &page, filters);
@@ -102,7 +104,7 @@ static struct store_write *new_write(struct http_call *call, enum store_write_ki
     write->arg = call;
     write->done = write_done;
     traceparent_continue(http_call_header(call, "traceparent"), write->traceparent);
-    api_if_match(call, &write->condition);
+    api_conditions_read(call, &write->conditions);
     if (!text_copy(write->id, sizeof write->id, http_call_param(call)))
         write->id[0] = '\0'; /* longer than any id: matches none */
     return write;

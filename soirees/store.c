@@ -10,7 +10,8 @@
     "seq, version, id, client_id, date, lieu, nombre_invites, budget, style, statut, playlist_id, "          \
     "request_id,"                                                                                            \
     " created_ms, updated_ms"
-#define FILTERS "(?2 = '' OR statut = ?2) AND (?3 = '' OR date >= ?3) AND (?4 = '' OR date <= ?4)"
+#define DATES "(?3 = '' OR date >= ?3) AND (?4 = '' OR date <= ?4)"
+#define PAGE " AND seq < ?1 AND " DATES " ORDER BY seq DESC LIMIT ?5"
 #define OUTBOX_ROW                                                                                           \
     "SELECT o.seq, o.message_id, o.traceparent, o.body, s.id FROM outbox o JOIN soirees s ON s.seq = "       \
     "o.soiree_seq"
@@ -18,6 +19,8 @@
 enum statement {
     GET,
     LIST,
+    LIST_DATES,
+    LIST_STATUT,
     LIST_CLIENT,
     INSERT,
     UPDATE,
@@ -36,9 +39,11 @@ enum statement {
 
 static const char *const statements[STATEMENT_COUNT] = {
     [GET] = "SELECT " COLUMNS " FROM soirees WHERE id = ?1",
-    [LIST] = "SELECT " COLUMNS " FROM soirees WHERE seq < ?1 AND " FILTERS " ORDER BY seq DESC LIMIT ?5",
-    [LIST_CLIENT] = "SELECT " COLUMNS " FROM soirees WHERE client_id = ?6 AND seq < ?1 AND " FILTERS
-                    " ORDER BY seq DESC LIMIT ?5",
+    [LIST] = "SELECT " COLUMNS " FROM soirees WHERE seq < ?1 ORDER BY seq DESC LIMIT ?5",
+    [LIST_DATES] = "SELECT " COLUMNS " FROM soirees INDEXED BY soirees_date WHERE true" PAGE,
+    [LIST_STATUT] = "SELECT " COLUMNS " FROM soirees INDEXED BY soirees_statut WHERE statut = ?2" PAGE,
+    [LIST_CLIENT] = "SELECT " COLUMNS " FROM soirees INDEXED BY soirees_client WHERE client_id = ?6"
+                    " AND (?2 = '' OR statut = ?2)" PAGE,
     [INSERT] =
         "INSERT INTO soirees (version, id, client_id, date, lieu, nombre_invites, budget, style, statut,"
         " playlist_id, request_id, created_ms, updated_ms)"
@@ -152,24 +157,35 @@ enum status store_get(struct store *store, const char *id, struct soiree *ret_so
     return status;
 }
 
+/* The statement whose index narrows the list down the most. */
+static enum statement list_statement(const struct soiree_filter *filter)
+{
+    if (filter->client_id[0])
+        return LIST_CLIENT;
+    if (filter->statut[0])
+        return LIST_STATUT;
+    return filter->date_from[0] || filter->date_to[0] ? LIST_DATES : LIST;
+}
+
 static enum status list(struct db_conn *conn, const struct soiree_filter *filter, const struct api_page *page,
-                        void (*row)(void *arg, const struct soiree *soiree), void *arg, struct err *err)
+                        bool (*row)(void *arg, const struct soiree *soiree), void *arg, struct err *err)
 {
     CLEANUP(db_rows_done) struct db_rows rows = {0};
-    bool by_client = filter->client_id[0];
-    enum status status = db_query(conn, by_client ? LIST_CLIENT : LIST, &rows, err,
-                                  by_client ? "itttit" : "ittti", page->before, filter->statut,
-                                  filter->date_from, filter->date_to, page->limit + 1, filter->client_id);
+    enum statement statement = list_statement(filter);
+    enum status status = db_query(conn, statement, &rows, err, statement == LIST_CLIENT ? "itttit" : "ittti",
+                                  page->before, filter->statut, filter->date_from, filter->date_to,
+                                  page->limit + 1, filter->client_id);
     while (status == STATUS_OK && (status = db_next(&rows, err)) == STATUS_OK) {
         struct soiree soiree;
         read_soiree(&rows, &soiree);
-        row(arg, &soiree);
+        if (!row(arg, &soiree))
+            return STATUS_OK;
     }
     return status == STATUS_NOT_FOUND ? STATUS_OK : status;
 }
 
 enum status store_list(struct store *store, const struct soiree_filter *filter, const struct api_page *page,
-                       void (*row)(void *arg, const struct soiree *soiree), void *arg, struct err *err)
+                       bool (*row)(void *arg, const struct soiree *soiree), void *arg, struct err *err)
 {
     struct db_conn *conn = db_reader_get(store->db);
     enum status status = list(conn, filter, page, row, arg, err);
@@ -252,8 +268,9 @@ static enum status load(struct db_conn *conn, struct store_write *write, struct 
     enum status status = get(conn, write->id, &write->soiree, err);
     if (status == STATUS_NOT_FOUND)
         return err_set(err, status, "Soirée non trouvée");
-    if (status == STATUS_OK && !api_condition_holds(&write->condition, write->soiree.version))
-        return err_set(err, STATUS_STALE, "La soirée a changé depuis : sa version est \"%lld\"",
+    if (status == STATUS_OK && !api_conditions_hold(&write->conditions, write->soiree.version))
+        return err_set(err, STATUS_STALE,
+                       "La soirée est à la version \"%lld\", que la condition de la requête exclut",
                        (long long)write->soiree.version);
     return status;
 }

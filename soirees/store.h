@@ -38,9 +38,10 @@ enum status store_get(struct store *store, const char *id, struct soiree *ret_so
 struct soiree_filter {
     const char *client_id, *statut, *date_from, *date_to; /* "" = any */
 };
-/* Newest first: at most page->limit + 1 rows (see api_list) older than page->before, each handed to row(). */
+/* Newest first: at most page->limit + 1 rows (see api_list) older than page->before, each handed to row(),
+ * until that returns false. What a filter leaves out costs a look into an index, about 0.1 us an item. */
 enum status store_list(struct store *store, const struct soiree_filter *filter, const struct api_page *page,
-                       void (*row)(void *arg, const struct soiree *soiree), void *arg, struct err *err);
+                       bool (*row)(void *arg, const struct soiree *soiree), void *arg, struct err *err);
 
 /* ---- writes ---- */
 
@@ -49,7 +50,7 @@ struct store_write {
     enum store_write_kind kind;
     char id[TEXT_SIZE(64)];             /* all but STORE_CREATE, which makes one */
     struct soiree_change change;        /* STORE_CREATE, STORE_CHANGE; STORE_LINK: playlistId */
-    struct api_condition condition;     /* If-Match */
+    struct api_conditions conditions;   /* If-Match, If-None-Match */
     char key[API_KEY_SIZE];             /* STORE_CREATE: Idempotency-Key, "" = none */
     char request_id[UUID_SIZE];         /* STORE_LINK: the answered request */
     char traceparent[TRACEPARENT_SIZE]; /* goes out with the message */

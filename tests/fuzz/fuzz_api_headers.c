@@ -34,9 +34,11 @@ static void try_tags(const char *text, bool weak_too)
         char tag[32];
         (void)snprintf(tag, sizeof tag, "\"%lld\"", (long long)condition.versions[i]);
         MUST(condition.versions[i] >= 1 && strstr(text, tag));
-        MUST(api_condition_holds(&condition, condition.versions[i]));
+        MUST(api_conditions_hold(&(struct api_conditions){.match = condition}, condition.versions[i]));
+        MUST(!api_conditions_hold(&(struct api_conditions){.none_match = condition}, condition.versions[i]));
     }
-    MUST(api_condition_holds(&condition, INT64_MAX) == condition.any);
+    MUST(api_conditions_hold(&(struct api_conditions){.match = condition}, INT64_MAX) == condition.any);
+    MUST(api_conditions_hold(&(struct api_conditions){.none_match = condition}, INT64_MAX) != condition.any);
     must_read_back(&condition);
 }
 
@@ -53,11 +55,11 @@ static void try_trace(const char *text)
 static void write_item(struct http_call *call, void *service)
 {
     char key[API_KEY_SIZE];
-    struct api_condition condition;
+    struct api_conditions conditions;
     const char *given = http_call_header(call, names[KEY]), *wanted = http_call_header(call, names[IF_MATCH]);
     (void)service;
-    api_if_match(call, &condition);
-    MUST(condition.given == (wanted != NULL));
+    api_conditions_read(call, &conditions);
+    MUST(conditions.match.given == (wanted != NULL));
     if (!api_idempotency_key(call, key)) {
         MUST(given && call->status == 422);
         return;

@@ -31,7 +31,7 @@ static void get_list(struct http_call *call, void *service)
     seen.is_list = true;
 
     struct api_list list;
-    api_list_init(&list, call, &seen.page, 1 << 20);
+    MUST(api_list_init(&list, call, &seen.page, 2));
     for (int64_t i = 0; i <= seen.page.limit; i++) {
         struct buf *row = api_list_row(&list, LAST);
         MUST((row != NULL) == (i < seen.page.limit));
@@ -56,11 +56,11 @@ static void write_item(struct http_call *call, void *service)
     char key[API_KEY_SIZE];
     size_t len = 0;
     const char *body = http_call_body(call, &len);
-    struct api_condition condition;
+    struct api_conditions conditions;
     cJSON *document = NULL;
     (void)service;
     MUST(len <= call->server->config.max_body_bytes && body[len] == '\0');
-    api_if_match(call, &condition);
+    api_conditions_read(call, &conditions);
     if (!api_idempotency_key(call, key) || !api_body(call, &document))
         return;
     json_free(&document);

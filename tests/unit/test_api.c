@@ -1,4 +1,5 @@
-/* Lists of entity tags and what they allow. Pages, filters and keys come through HTTP and are tested end to end. */
+/* Lists of entity tags and what they allow. Pages, filters and keys come through HTTP and are tested end to
+ * end. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -76,14 +77,10 @@ static void test_a_star_alone_names_every_version(void **state)
 {
     (void)state;
     static const struct tags cases[] = {
-        {"*", .any = true},
-        {" *\t", .any = true},
-        {"**", .any = false},
-        {"*x", .any = false},
-        {"W/*", .any = false},
-        {"*, \"1\"", .any = false},
-        {"\"*\"", .any = false},
-        {"\"1\", *", .count = 1, .versions = {1}},
+        {"*", .any = true},      {" *\t", .any = true},
+        {"**", .any = false},    {"*x", .any = false},
+        {"W/*", .any = false},   {"*, \"1\"", .any = false},
+        {"\"*\"", .any = false}, {"\"1\", *", .count = 1, .versions = {1}},
     };
     for (size_t i = 0; i < COUNT(cases); i++)
         assert_parsed(&cases[i]);
@@ -93,9 +90,34 @@ static void test_what_is_no_tag_of_ours_names_no_version(void **state)
 {
     (void)state;
     static const char *const texts[] = {
-        "", " ", ",", "1", "\"", "\"1", "1\"", "'1'", "\"\"", "\"0\"", "\"01\"", "\"-1\"", "\"+1\"", "\" 1\"", "\"1 \"",
-        "\"1.0\"", "\"0x1\"", "\"1e1\"", "\"1a\"", "\"abc\"", "\"99999999999999999999\"", "\"9223372036854775808\"",
-        "\"\xC3\xA9\"", "\"\xFF\"", "\"1\xC2\xA0\"", "<1>", "x, \"1\"", "\"\\\"1\"",
+        "",
+        " ",
+        ",",
+        "1",
+        "\"",
+        "\"1",
+        "1\"",
+        "'1'",
+        "\"\"",
+        "\"0\"",
+        "\"01\"",
+        "\"-1\"",
+        "\"+1\"",
+        "\" 1\"",
+        "\"1 \"",
+        "\"1.0\"",
+        "\"0x1\"",
+        "\"1e1\"",
+        "\"1a\"",
+        "\"abc\"",
+        "\"99999999999999999999\"",
+        "\"9223372036854775808\"",
+        "\"\xC3\xA9\"",
+        "\"\xFF\"",
+        "\"1\xC2\xA0\"",
+        "<1>",
+        "x, \"1\"",
+        "\"\\\"1\"",
     };
     for (size_t i = 0; i < COUNT(texts); i++) {
         assert_parsed(&(struct tags){texts[i], .weak_too = false});
@@ -125,27 +147,39 @@ static void test_at_most_eight_versions_are_kept(void **state)
     assert_parsed(&(struct tags){buf_get(&text), .count = 8, .versions = {1, 2, 3, 4, 5, 6, 7, 8}});
 }
 
-static void test_a_condition_holds_for_the_versions_it_names(void **state)
+static void test_a_change_goes_on_when_its_conditions_hold(void **state)
 {
     (void)state;
     static const struct {
-        struct api_condition condition;
+        struct api_conditions conditions;
         int64_t version;
-        bool holds;
+        bool hold;
     } cases[] = {
-        {{.given = false}, 1, true}, /* no If-Match */
-        {{.given = false, .count = 1, .versions = {2}}, 1, true},
-        {{.given = true}, 1, false}, /* If-Match without a tag of ours */
-        {{.given = true, .any = true}, 1, true},
-        {{.given = true, .count = 1, .versions = {1}}, 1, true},
-        {{.given = true, .count = 1, .versions = {1}}, 2, false},
-        {{.given = true, .count = 1, .versions = {2}}, 1, false},
-        {{.given = true, .count = 8, .versions = {9, 8, 7, 6, 5, 4, 3, 2}}, 2, true},
-        {{.given = true, .count = 8, .versions = {9, 8, 7, 6, 5, 4, 3, 2}}, 1, false},
-        {{.given = true, .count = 1, .versions = {3, 4}}, 4, false}, /* behind the count */
+        {{.match = {.given = false}}, 1, true}, /* neither */
+        {{.match = {.given = false, .count = 1, .versions = {2}}}, 1, true},
+        {{.match = {.given = true}}, 1, false}, /* If-Match without a tag of ours */
+        {{.match = {.given = true, .any = true}}, 1, true},
+        {{.match = {.given = true, .count = 1, .versions = {1}}}, 1, true},
+        {{.match = {.given = true, .count = 1, .versions = {1}}}, 2, false},
+        {{.match = {.given = true, .count = 1, .versions = {2}}}, 1, false},
+        {{.match = {.given = true, .count = 8, .versions = {9, 8, 7, 6, 5, 4, 3, 2}}}, 2, true},
+        {{.match = {.given = true, .count = 8, .versions = {9, 8, 7, 6, 5, 4, 3, 2}}}, 1, false},
+        {{.match = {.given = true, .count = 1, .versions = {3, 4}}}, 4, false}, /* behind the count */
+        {{.none_match = {.given = true}}, 1, true}, /* If-None-Match without a tag of ours */
+        {{.none_match = {.given = true, .any = true}}, 1, false},
+        {{.none_match = {.given = true, .count = 1, .versions = {1}}}, 1, false},
+        {{.none_match = {.given = true, .count = 1, .versions = {1}}}, 2, true},
+        {{{.given = true, .any = true}, {.given = true, .count = 1, .versions = {1}}}, 1, false},
+        {{{.given = true, .any = true}, {.given = true, .count = 1, .versions = {1}}}, 2, true},
+        {{{.given = true, .count = 1, .versions = {1}}, {.given = true, .count = 1, .versions = {2}}},
+         1,
+         true},
+        {{{.given = true, .count = 1, .versions = {1}}, {.given = true, .count = 1, .versions = {2}}},
+         3,
+         false},
     };
     for (size_t i = 0; i < COUNT(cases); i++)
-        assert_int_equal(api_condition_holds(&cases[i].condition, cases[i].version), cases[i].holds);
+        assert_int_equal(api_conditions_hold(&cases[i].conditions, cases[i].version), cases[i].hold);
 }
 
 int main(void)
@@ -157,7 +191,7 @@ int main(void)
         cmocka_unit_test(test_what_is_no_tag_of_ours_names_no_version),
         cmocka_unit_test(test_what_was_read_before_nonsense_stands),
         cmocka_unit_test(test_at_most_eight_versions_are_kept),
-        cmocka_unit_test(test_a_condition_holds_for_the_versions_it_names),
+        cmocka_unit_test(test_a_change_goes_on_when_its_conditions_hold),
     };
     return cmocka_run_group_tests_name("api", tests, NULL, NULL);
 }

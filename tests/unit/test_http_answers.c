@@ -115,6 +115,15 @@ static void test_a_request_id_is_kept_when_well_formed(void **state)
     }
 }
 
+static void test_two_request_ids_are_none(void **state)
+{
+    (void)state;
+    struct raw_reply reply = raw_exchange(
+        port, "GET / HTTP/1.1\r\n" HOST "X-Request-Id: a\r\nX-Request-Id: b\r\n\r\n", 200);
+    assert_int_equal(strlen(raw_header(&reply, "X-Request-Id")), 36);
+    raw_reply_done(&reply);
+}
+
 static void test_handlers_set_headers(void **state)
 {
     (void)state;
@@ -285,6 +294,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_a_request_id_is_kept_when_well_formed),
+        TEST(test_two_request_ids_are_none),
         TEST(test_handlers_set_headers),
         TEST(test_cache_control_is_the_handlers_or_ours),
         TEST(test_a_problem_names_every_error),

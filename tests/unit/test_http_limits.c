@@ -2,6 +2,8 @@
  * differently, and the limits of size, time and number. */
 #include "raw_http.h"
 
+#include <sched.h>
+#include <stdatomic.h>
 #include <sys/resource.h>
 
 #include "ids.h"
@@ -12,8 +14,11 @@
 static unsigned port;
 static struct http_server *server;
 
+static void park(struct http_call *call, void *service);
+
 static const struct http_route routes[] = {
     {"GET", "/", raw_echo, false},
+    {"GET", "/parked", park, false},
     {"POST", "/things", raw_echo, true},
 };
 
@@ -128,6 +133,7 @@ static void test_heads_that_two_servers_could_read_differently_are_400(void **st
         {"POST /things HTTP/1.1\r\n" HOST "Content-Length: 40\r\n 2\r\n", 0},
         {"POST /things HTTP/1.1\r\n" HOST "X: 1\r\n\tContent-Length: 2\r\n", 0},
         {"POST /things HTTP/1.1\r\n" HOST "X: 1\rContent-Length: 2\r\n", 0},
+        {"POST /things HTTP/1.1\r\n" HOST JSON JSON "Content-Length: 2\r\n", 0},
         {"GET / HTTP/1.1\r\n" HOST HOST, 0},
         {"GET / HTTP/1.1\r\n" HOST "Host: other\r\n", 0},
         {"GET / HTTP/1.1\r\nX: no host\r\n", 0},
@@ -358,24 +364,62 @@ static void test_running_out_of_descriptors_passes(void **state)
     raw_close(&served);
 }
 
-static void test_connections_over_the_limit_wait_for_a_place(void **state)
+static void test_the_longest_idle_makes_room_for_the_next(void **state)
+{
+    enum { LIMIT = 3 };
+    struct raw_client idle[LIMIT];
+    (void)state;
+    reopen((struct http_server_config){.max_connections = LIMIT, .threads = 2});
+    for (size_t i = 0; i < LIMIT; i++)
+        idle[i] = raw_connect(port);
+    raw_send(&idle[0], "POST /things HTTP/1.1\r\n" HOST JSON "Content-Length: 3\r\n\r\na");
+    expect_alive(&idle[1]);
+    (void)poll(NULL, 0, 50); /* what makes the difference */
+    expect_alive(&idle[2]);
+    struct raw_client late = raw_connect(port);
+    expect_alive(&late);
+    raw_close(&late);
+    assert_closed(&idle[1]); /* 0 is in the middle of a request, 2 was idle for less long */
+    raw_send(&idle[0], "bc");
+    expect(&idle[0], 200);
+    for (size_t i = 0; i < LIMIT; i++)
+        raw_close(&idle[i]);
+}
+
+/* Calls that park() was given; the test answers them. */
+static atomic_size_t parked_count;
+static struct http_call *parked[8];
+
+static void park(struct http_call *call, void *service)
+{
+    (void)service;
+    http_call_park(call);
+    parked[atomic_load(&parked_count)] = call;
+    atomic_fetch_add(&parked_count, 1);
+}
+
+static void test_who_waits_for_an_answer_keeps_the_place(void **state)
 {
     enum { LIMIT = 4 };
     struct raw_client holders[LIMIT];
     (void)state;
     reopen((struct http_server_config){.max_connections = LIMIT, .threads = 3});
+    atomic_store(&parked_count, 0);
     for (size_t i = 0; i < LIMIT; i++) {
         holders[i] = raw_connect(port);
-        expect_alive(&holders[i]);
+        raw_send(&holders[i], "GET /parked HTTP/1.1\r\n" HOST "\r\n");
+        while (atomic_load(&parked_count) <= i)
+            sched_yield();
     }
     struct raw_client waiting = raw_connect(port);
     raw_send(&waiting, "GET / HTTP/1.1\r\n" HOST "\r\n");
-    for (size_t i = 0; i < LIMIT; i++) /* all are served, whichever thread they landed on */
-        expect_alive(&holders[i]);
     struct pollfd readable = {.fd = waiting.fd, .events = POLLIN};
-    assert_int_equal(poll(&readable, 1, 0), 0);
-    raw_close(&holders[2]);
-    expect(&waiting, 200);
+    assert_int_equal(poll(&readable, 1, 1000), 0);
+    for (size_t i = 0; i < LIMIT; i++) {
+        http_answer_empty(parked[i], 204);
+        expect(&holders[i], 204);
+    }
+    expect(&waiting, 200); /* once one of them is idle for long enough */
     raw_close(&waiting);
     for (size_t i = 0; i < LIMIT; i++)
         raw_close(&holders[i]);
@@ -396,7 +440,8 @@ int main(void)
         TEST(test_a_client_that_leaves_in_the_middle_is_forgotten),
         TEST(test_many_idle_connections_leave_the_server_quick),
         TEST(test_running_out_of_descriptors_passes),
-        TEST(test_connections_over_the_limit_wait_for_a_place),
+        TEST(test_the_longest_idle_makes_room_for_the_next),
+        TEST(test_who_waits_for_an_answer_keeps_the_place),
     };
     log_init("test", "pretty", "info");
     return cmocka_run_group_tests(tests, NULL, NULL);

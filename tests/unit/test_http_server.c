@@ -86,6 +86,15 @@ static void assert_echoes(const char *request, const char *member, const char *t
     cJSON_Delete(seen);
 }
 
+static void test_several_lines_of_a_header_are_one_list(void **state)
+{
+    (void)state;
+    assert_echoes("GET / HTTP/1.1\r\n" HOST "If-Match: \"1\"\r\nX: 1\r\nIF-MATCH:\"2\"\r\nif-match:\r\n"
+                  "If-Match: \"3\", W/\"4\"\r\nIf-Matches: 5\r\n\r\n",
+                  "ifMatch", "\"1\", \"2\", , \"3\", W/\"4\"");
+    assert_echoes("GET / HTTP/1.1\r\n" HOST "If-Match: \"1\"\r\n\r\n", "ifMatch", "\"1\"");
+}
+
 /* ---- routing ---- */
 
 static void test_a_get_reaches_its_handler(void **state)
@@ -177,7 +186,8 @@ static void test_parameters_without_a_value_fit_into_a_long_target(void **state)
     memset(filler, 'x', sizeof filler - 1);
     for (size_t len = 430; len < sizeof filler; len += 13) {
         char *request = mem_format("GET /?c1&c2&c3&c4&c5&c6&c7&c8&c9&c10&c11&c12&c13&%.*s&a HTTP/1.1\r\n" HOST
-                                   "\r\n", (int)len, filler);
+                                   "\r\n",
+                                   (int)len, filler);
         assert_echoes(request, "a", "");
         free(request);
     }
@@ -379,6 +389,7 @@ int main(void)
         TEST(test_unknown_paths_are_404),
         TEST(test_the_absolute_form_of_a_target_is_understood),
         TEST(test_queries_are_decoded),
+        TEST(test_several_lines_of_a_header_are_one_list),
         TEST(test_parameters_without_a_value_fit_into_a_long_target),
         TEST(test_wrong_queries_are_422),
         TEST(test_another_method_is_405_with_allow),

@@ -1,4 +1,5 @@
-/* Bookings in the store: create, change, link, delete, conditions and keys. Lists and the outbox have programs of their own. */
+/* Bookings in the store: create, change, link, delete, conditions and keys. Lists and the outbox have
+ * programs of their own. */
 #include "soirees_fixture.h"
 
 /* ---- create ---- */
@@ -20,7 +21,8 @@ static void test_a_booking_and_its_request_are_stored_together(void **state)
 static void test_a_booking_with_a_playlist_asks_for_none(void **state)
 {
     struct fixture *fixture = *state;
-    struct soiree soiree = book(fixture, "{" BOOKING ",\"playlistId\":\"p\"}"), stored = get(fixture, soiree.id);
+    struct soiree soiree = book(fixture, "{" BOOKING ",\"playlistId\":\"p\"}"),
+                  stored = get(fixture, soiree.id);
     assert_string_equal(stored.playlist_id, "p");
     assert_string_equal(stored.request_id, "");
     assert_int_equal(count_unsent(fixture), 0);
@@ -30,9 +32,10 @@ static void test_a_booking_with_a_playlist_asks_for_none(void **state)
 static void test_every_field_is_stored_as_it_was_given(void **state)
 {
     struct fixture *fixture = *state;
-    struct soiree soiree = book(fixture, "{\"clientId\":\"é😀'\\\"\\\\\",\"date\":\"0000-01-01\",\"lieu\":\"\\u0001\\n\","
-                                         "\"nombreInvites\":100000,\"budget\":123456789.12345678,\"styleMusical\":"
-                                         "\"'; DROP TABLE soirees; --\",\"statut\":\"%s%n\",\"playlistId\":\" \"}");
+    struct soiree soiree = book(
+        fixture, "{\"clientId\":\"é😀'\\\"\\\\\",\"date\":\"0000-01-01\",\"lieu\":\"\\u0001\\n\","
+                 "\"nombreInvites\":100000,\"budget\":123456789.12345678,\"styleMusical\":"
+                 "\"'; DROP TABLE soirees; --\",\"statut\":\"%s%n\",\"playlistId\":\" \"}");
     close_store(fixture);
     open_store(fixture);
     struct soiree stored = get(fixture, soiree.id);
@@ -57,7 +60,8 @@ static void test_without_its_message_a_booking_is_not_stored(void **state)
 {
     struct fixture *fixture = *state;
     struct soiree before = book(fixture, "{" BOOKING "}");
-    run_beside(fixture, "CREATE TRIGGER refuse BEFORE INSERT ON outbox BEGIN SELECT RAISE(ABORT, 'refused'); END");
+    run_beside(fixture,
+               "CREATE TRIGGER refuse BEFORE INSERT ON outbox BEGIN SELECT RAISE(ABORT, 'refused'); END");
     struct store_write write = new_write(STORE_CREATE, "", "{" BOOKING "}");
     assert_int_not_equal(run_write(fixture, &write), STATUS_OK);
     assert_non_null(strstr(write.err.text, "refused"));
@@ -73,7 +77,9 @@ static void test_without_its_message_a_booking_is_not_stored(void **state)
 static void test_without_its_key_a_booking_is_not_stored(void **state)
 {
     struct fixture *fixture = *state;
-    run_beside(fixture, "CREATE TRIGGER refuse BEFORE INSERT ON idempotency BEGIN SELECT RAISE(ABORT, 'refused'); END");
+    run_beside(
+        fixture,
+        "CREATE TRIGGER refuse BEFORE INSERT ON idempotency BEGIN SELECT RAISE(ABORT, 'refused'); END");
     struct store_write write = new_write(STORE_CREATE, "", "{" BOOKING "}");
     (void)text_copy(write.key, sizeof write.key, "key");
     assert_int_not_equal(run_write(fixture, &write), STATUS_OK);
@@ -87,7 +93,8 @@ static void test_a_change_keeps_what_it_does_not_name(void **state)
 {
     struct fixture *fixture = *state;
     struct soiree soiree = book(fixture, "{" BOOKING ",\"budget\":5}");
-    struct soiree changed = change(fixture, soiree.id, "{\"lieu\":\"ailleurs\"}"), stored = get(fixture, soiree.id);
+    struct soiree changed = change(fixture, soiree.id, "{\"lieu\":\"ailleurs\"}"),
+                  stored = get(fixture, soiree.id);
     assert_same(&changed, &stored);
     assert_string_equal(stored.lieu, "ailleurs");
     assert_string_equal(stored.client_id, "c");
@@ -103,8 +110,8 @@ static void test_a_change_keeps_what_it_does_not_name(void **state)
 static void test_a_change_that_changes_nothing_leaves_version_and_time(void **state)
 {
     struct fixture *fixture = *state;
-    static const char *const same[] = {"{}", "{" BOOKING "}", "{\"styleMusical\":\"disco\"}", "{\"playlistId\":null}",
-                                       "{\"budget\":0,\"statut\":null}"};
+    static const char *const same[] = {"{}", "{" BOOKING "}", "{\"styleMusical\":\"disco\"}",
+                                       "{\"playlistId\":null}", "{\"budget\":0,\"statut\":null}"};
     struct soiree soiree = book(fixture, "{" BOOKING "}");
     int64_t seq = assert_only_request(fixture, &soiree);
     for (size_t i = 0; i < COUNT(same); i++) {
@@ -136,7 +143,8 @@ static void test_another_style_asks_anew_also_when_a_playlist_was_linked(void **
 {
     struct fixture *fixture = *state;
     struct soiree soiree = book(fixture, "{" BOOKING ",\"playlistId\":\"p\"}");
-    struct soiree rock = change(fixture, soiree.id, "{\"styleMusical\":\"rock\"}"), stored = get(fixture, soiree.id);
+    struct soiree rock = change(fixture, soiree.id, "{\"styleMusical\":\"rock\"}"),
+                  stored = get(fixture, soiree.id);
     assert_string_equal(stored.playlist_id, "");
     assert_same(&rock, &stored);
     (void)assert_only_request(fixture, &rock);
@@ -210,8 +218,8 @@ static void test_deleting_drops_the_booking_and_its_message(void **state)
 static void test_unknown_ids_are_not_found_whatever_they_look_like(void **state)
 {
     struct fixture *fixture = *state;
-    static const char *const ids[] = {"", " ", "1", "%", "_", "' OR 1=1 --", "é😀", "NULL",
-                                      "019ad8f5-0000-7000-8000-000000000000"};
+    static const char *const ids[] = {
+        "", " ", "1", "%", "_", "' OR 1=1 --", "é😀", "NULL", "019ad8f5-0000-7000-8000-000000000000"};
     struct soiree soiree = book(fixture, "{" BOOKING "}");
     for (size_t i = 0; i < COUNT(ids); i++) {
         struct store_write write = new_write(STORE_CHANGE, ids[i], "{\"lieu\":\"x\"}");
@@ -233,13 +241,14 @@ static void test_a_write_whose_condition_is_stale_changes_nothing(void **state)
     static const enum store_write_kind kinds[] = {STORE_CHANGE, STORE_DELETE, STORE_LINK};
     struct soiree soiree = book(fixture, "{" BOOKING "}");
     soiree = change(fixture, soiree.id, "{\"lieu\":\"ailleurs\"}");
-    static const struct api_condition stale[] = {
-        {.given = true, .count = 1, .versions = {1}}, {.given = true, .count = 2, .versions = {1, 3}}, {.given = true}};
+    static const struct api_condition stale[] = {{.given = true, .count = 1, .versions = {1}},
+                                                 {.given = true, .count = 2, .versions = {1, 3}},
+                                                 {.given = true}};
     for (size_t k = 0; k < COUNT(kinds); k++)
         for (size_t i = 0; i < COUNT(stale); i++) {
             struct store_write write = new_write(kinds[k], soiree.id, "{\"playlistId\":\"p\"}");
             (void)text_copy(write.request_id, sizeof write.request_id, soiree.request_id);
-            write.condition = stale[i];
+            write.conditions.match = stale[i];
             assert_int_equal(run_write(fixture, &write), STATUS_STALE);
             assert_non_null(strstr(write.err.text, "\"2\""));
             struct soiree stored = get(fixture, soiree.id);
@@ -252,13 +261,16 @@ static void test_a_write_whose_condition_holds_goes_on(void **state)
     struct fixture *fixture = *state;
     struct soiree soiree = book(fixture, "{" BOOKING "}");
     struct store_write write = new_write(STORE_CHANGE, soiree.id, "{\"lieu\":\"2\"}");
-    write.condition = (struct api_condition){.given = true, .count = 2, .versions = {7, 1}};
+    write.conditions.match = (struct api_condition){.given = true, .count = 2, .versions = {7, 1}};
     assert_int_equal(run_write(fixture, &write), STATUS_OK);
     write = new_write(STORE_CHANGE, soiree.id, "{\"lieu\":\"3\"}");
-    write.condition = (struct api_condition){.given = true, .any = true};
+    write.conditions.match = (struct api_condition){.given = true, .any = true};
     assert_int_equal(run_write(fixture, &write), STATUS_OK);
+    write = new_write(STORE_CHANGE, soiree.id, "{\"lieu\":\"4\"}");
+    write.conditions.none_match = (struct api_condition){.given = true, .count = 1, .versions = {3}};
+    assert_int_equal(run_write(fixture, &write), STATUS_STALE);
     write = new_write(STORE_DELETE, soiree.id, "");
-    write.condition = (struct api_condition){.given = true, .count = 1, .versions = {3}};
+    write.conditions.match = (struct api_condition){.given = true, .count = 1, .versions = {3}};
     assert_int_equal(run_write(fixture, &write), STATUS_OK);
 }
 
