@@ -31,6 +31,7 @@ enum {
 
 /* The request headers that the server itself looks at, found in one pass. */
 enum http_known {
+    HTTP_CONTENT_ENCODING,
     HTTP_CONTENT_LENGTH,
     HTTP_CONTENT_TYPE,
     HTTP_EXPECT,

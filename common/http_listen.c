@@ -272,7 +272,7 @@ static void consider(struct candidate *candidates, size_t max, size_t *count, st
 static void make_room(struct http_server *server, int64_t now_ms)
 {
     struct http_listener *listener = &server->listener;
-    struct candidate candidates[EVICTED_AT_ONCE];
+    struct candidate candidates[EVICTED_AT_ONCE] = {0};
     size_t count = 0, max = 1 + server->config.max_connections / PLACES_AN_EVICTION;
     max = max < EVICTED_AT_ONCE ? max : EVICTED_AT_ONCE;
     char byte;

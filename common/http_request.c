@@ -156,6 +156,7 @@ static void parse_query(struct http_call *call)
 /* ---- the headers ---- */
 
 static const char *const known_headers[HTTP_KNOWN_COUNT] = {
+    [HTTP_CONTENT_ENCODING] = "Content-Encoding",
     [HTTP_CONTENT_LENGTH] = "Content-Length",
     [HTTP_CONTENT_TYPE] = "Content-Type",
     [HTTP_EXPECT] = "Expect",
@@ -239,6 +240,15 @@ static void read_headers(struct http_call *call, const char *method, const char 
     }
 }
 
+/* RFC 9112 section 3.2: a Host that can be none is refused. A comma could be, but hints at two hosts in one.
+ */
+static bool is_host(const char *text)
+{
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                  "-._~%!$&'()*+;=:[]";
+    return text[strspn(text, allowed)] == '\0';
+}
+
 /* The shapes by which two servers can be made to see different requests in the same bytes (RFC 9112
  * section 11.2). */
 static bool is_sound(const struct http_call *call, const char *version)
@@ -251,7 +261,8 @@ static bool is_sound(const struct http_call *call, const char *version)
         return false;
     if (encoding && (!modern || call->known[HTTP_CONTENT_LENGTH] || strcasecmp(encoding, "chunked") != 0))
         return false;
-    return !modern || call->known[HTTP_HOST];
+    const char *host = call->known[HTTP_HOST];
+    return host ? is_host(host) : !modern;
 }
 
 static void choose_request_id(struct http_call *call)
@@ -383,9 +394,13 @@ bool http_call_begin(struct http_call *call, const char *method, const char *ver
         return true;
     }
     const char *type = call->known[HTTP_CONTENT_TYPE];
-    if (call->route && call->route->takes_json && has_body && !(type && is_json(type, call->method)))
+    const char *coding = call->known[HTTP_CONTENT_ENCODING];
+    bool coded = coding && coding[0] && strcasecmp(coding, "identity") != 0;
+    if (call->route && call->route->takes_json && has_body &&
+        (coded || !(type && is_json(type, call->method))))
         refuse(call, STATUS_MEDIA_TYPE,
-               "Le corps doit être du JSON en UTF-8 (Content-Type: application/json)");
+               coded ? "Le corps ne doit pas être compressé"
+                     : "Le corps doit être du JSON en UTF-8 (Content-Type: application/json)");
     if (call->refusal.status == STATUS_OK)
         parse_query(call);
     if (content_length >= sizeof call->body_small && call->refusal.status == STATUS_OK) {

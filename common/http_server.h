@@ -6,7 +6,7 @@
  * Every answer of ours is JSON, carries X-Request-Id and keeps the connection open, but where the request's
  * end cannot be trusted or is not worth waiting for (400 for its head, 413). Heads over 24 KB are refused
  * with 400; over 32 KB, and where it cannot read the head at all, libmicrohttpd answers by itself, with an
- * HTML page.
+ * HTML page: 400, 413, 414, 431, 505, and 500 for a chunk extension that is longer than its buffer.
  *
  * A handler runs in a thread of the pool and never waits. It answers exactly once, either before it returns,
  * or later, from any thread, after http_call_park(). Between park and the answer the connection is suspended:

@@ -153,6 +153,12 @@ def test_another_content_type_is_a_415(soirees, content_type):
     problem(post_text(soirees, "{}", content_type), 415)
 
 
+@pytest.mark.parametrize("coding, status", [("gzip", 415), ("br", 415), ("identity", 422), ("gzip, identity", 415)])
+def test_a_compressed_body_is_a_415(soirees, coding, status):
+    headers = {"Content-Type": "application/json", "Content-Encoding": coding}
+    problem(soirees.post(PATH, data=b"{}", headers=headers), status)
+
+
 @pytest.mark.parametrize("content_type", ["application/json", "application/json; charset=utf-8",
                                           "Application/JSON;charset=UTF-8"])
 def test_json_may_name_its_charset(soirees, content_type):
