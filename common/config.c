@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "cleanup.h"
 #include "mem.h"
@@ -17,8 +19,7 @@ struct config {
     char **values;
 };
 
-/* The whole file as text; NULL with *ret_reason where it cannot be read. */
-static char *read_file(const char *path, const char **ret_reason)
+char *config_read_file(const char *path, const char **ret_reason)
 {
     FILE *file = fopen(path, "re");
     if (!file) {
@@ -100,7 +101,7 @@ static char *find_in_environment(const char *name, bool empty_counts)
 static char *read_secret(const struct setting *setting, char *path, struct buf *problems)
 {
     const char *reason = NULL;
-    char *text = path ? read_file(path, &reason) : NULL;
+    char *text = path ? config_read_file(path, &reason) : NULL;
     if (text)
         text[strcspn(text, "\r\n")] = '\0';
     else if (path)
@@ -170,7 +171,7 @@ struct config *config_load(const struct setting *settings, size_t count, struct 
     CLEANUP(free_text) char *lines = NULL;
     const char *path = getenv("CONFIG_FILE"), *reason = NULL;
     if (path && *path) {
-        lines = read_file(path, &reason);
+        lines = config_read_file(path, &reason);
         if (lines)
             check_file_lines(path, lines, problems);
         else
@@ -182,6 +183,35 @@ struct config *config_load(const struct setting *settings, size_t count, struct 
         check_value(&settings[i], config->values[i], problems);
     }
     return config;
+}
+
+/* "https://user:password@host/" is shown without what stands before its host. */
+static void print_text(struct buf *out, const char *value)
+{
+    const char *scheme = strstr(value, "://");
+    if (scheme) {
+        const char *authority = scheme + 3, *end = authority + strcspn(authority, "/?#");
+        const char *at = memrchr(authority, '@', (size_t)(end - authority));
+        if (at) {
+            buf_append(out, value, (size_t)(authority - value));
+            buf_text(out, "***");
+            value = at;
+        }
+    }
+    for (const char *c = value; *c; c++)
+        buf_char(out, (unsigned char)*c < ' ' ? ' ' : *c);
+}
+
+void config_print(const struct config *config, struct buf *out)
+{
+    for (size_t i = 0; i < config->count; i++) {
+        buf_format(out, "%s=", config->settings[i].name);
+        if (config->settings[i].secret)
+            buf_text(out, *config->values[i] ? "***" : "");
+        else
+            print_text(out, config->values[i]);
+        buf_char(out, '\n');
+    }
 }
 
 void config_free(struct config *config)
@@ -226,6 +256,14 @@ void config_describe(const struct setting *settings, size_t count, struct buf *o
         if (s->secret)
             buf_format(out, "  %-26s   or %s_FILE, a file that holds it\n", "", s->name);
     }
+}
+
+enum status config_check_readable(const char *value, struct err *err)
+{
+    struct stat file;
+    if (access(value, R_OK) != 0 || stat(value, &file) != 0)
+        return err_set(err, STATUS_INVALID, "%s: %s", value, strerror(errno));
+    return S_ISDIR(file.st_mode) ? err_set(err, STATUS_INVALID, "%s: is a folder", value) : STATUS_OK;
 }
 
 enum status config_check_http_url(const char *value, struct err *err)

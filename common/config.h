@@ -66,7 +66,16 @@ bool config_is(const struct config *config, const char *name, const char *value)
 /* The table for --help: name, default, what it means. */
 void config_describe(const struct setting *settings, size_t count, struct buf *out);
 
+/* The table's names and values as KEY=VALUE lines, for --print-config: a secret as ***, and so is what a URL
+ * says before its '@'. */
+void config_print(const struct config *config, struct buf *out);
+
+/* The whole file as text (free() it), at most 64 KiB without NUL; NULL with *ret_reason where it is not that.
+ */
+char *config_read_file(const char *path, const char **ret_reason);
+
 /* Checks for struct setting. */
+enum status config_check_readable(const char *value, struct err *err); /* a file that can be read */
 enum status config_check_http_url(const char *value,
                                   struct err *err); /* http:// or https://, a host, no spaces */
 

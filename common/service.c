@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -44,9 +45,12 @@ static const struct setting shared_settings[] = {
     TEXT_SETTING("RABBITMQ_VHOST", "/", "virtual host"),
     SECRET_SETTING("RABBITMQ_URL", "", "amqp:// or amqps:// URLs by comma; wins over the five above",
                    .check = amqp_check_urls),
-    TEXT_SETTING("RABBITMQ_CA_FILE", "", "CAs for amqps (PEM); none: the system's"),
-    TEXT_SETTING("RABBITMQ_CERT_FILE", "", "client certificate for amqps (PEM)"),
-    TEXT_SETTING("RABBITMQ_KEY_FILE", "", "its key (PEM)"),
+    TEXT_SETTING("RABBITMQ_CA_FILE", "", "CAs for amqps (PEM); none: the system's",
+                 .check = config_check_readable),
+    TEXT_SETTING("RABBITMQ_CERT_FILE", "", "client certificate for amqps (PEM)",
+                 .check = config_check_readable),
+    TEXT_SETTING("RABBITMQ_KEY_FILE", "", "its key (PEM, without a pass phrase)",
+                 .check = config_check_readable),
     NUMBER_SETTING("RABBITMQ_HEARTBEAT", "20", 1, 3600, "AMQP heartbeat, seconds"),
     CHOICE_SETTING("RABBITMQ_QUEUE_TYPE", "", "quorum classic",
                    "type of the queue where none exists yet; none: the broker's default"),
@@ -55,7 +59,8 @@ static const struct setting shared_settings[] = {
     NUMBER_SETTING("CONSUL_PORT", "8500", 1, 65535, "its HTTP port"),
     CHOICE_SETTING("CONSUL_SCHEME", "http", "http https", "how the agent is reached"),
     SECRET_SETTING("CONSUL_TOKEN", "", "ACL token"),
-    TEXT_SETTING("CONSUL_CA_FILE", "", "CAs for https (PEM); none: the system's"),
+    TEXT_SETTING("CONSUL_CA_FILE", "", "CAs for https (PEM); none: the system's",
+                 .check = config_check_readable),
     TEXT_SETTING("CORS_ORIGIN", "*", "origin that browsers may call from; set but empty: no CORS headers",
                  .empty_counts = true),
     TEXT_SETTING("TRUSTED_PROXIES", "", "not in this version: X-Forwarded-For is not read"),
@@ -66,6 +71,9 @@ static const struct setting shared_settings[] = {
     CHOICE_SETTING("LOG_LEVEL", "info", "debug info warn error", "least level that is logged"),
     SECRET_SETTING("DATABASE_URL", "", "not in this version: SQLite only", .check = not_built_in),
     TEXT_SETTING("API_TOKENS_FILE", "", "not in this version: the API is open", .check = not_built_in),
+    CHOICE_SETTING("CORE_DUMPS", "no", "yes no",
+                   "whether a crash may leave a core file, which holds passwords; yes also opens /proc/PID to"
+                   " the daemon's user"),
 };
 enum { SHARED_COUNT = sizeof shared_settings / sizeof *shared_settings };
 
@@ -97,8 +105,9 @@ static int print_help(const struct service_program *program, const struct settin
     buf_init(&text, 64 * 1024);
     buf_format(&text,
                "%s %s: %s\n\n"
-               "usage: %s [--help | --version | --check-config | --healthcheck]\n\n"
+               "usage: %s [--help | --version | --check-config | --print-config | --healthcheck]\n\n"
                "  --check-config  names everything that is wrong with the settings; exit status 0 or 2\n"
+               "  --print-config  prints the settings as they count, secrets as ***; exit status 0 or 2\n"
                "  --healthcheck   asks the running daemon's /health; exit status 0 or 1\n\n"
                "Settings, from the environment or from KEY=VALUE lines in the file that CONFIG_FILE names\n"
                "(the environment wins); defaults in brackets:\n",
@@ -149,8 +158,19 @@ static void stop(const struct service_program *program, void *service, int grace
     }
 }
 
+/* Memory holds passwords. PR_SET_DUMPABLE counts for a core pattern that is a pipe, too, and keeps
+ * /proc/PID/environ from other processes of the same user (prctl(2), core(5)). */
+static void forbid_core_dumps(void)
+{
+    const struct rlimit none = {0, 0};
+    (void)setrlimit(RLIMIT_CORE, &none);
+    (void)prctl(PR_SET_DUMPABLE, 0);
+}
+
 static int run(const struct service_program *program, const struct config *config)
 {
+    if (config_is(config, "CORE_DUMPS", "no"))
+        forbid_core_dumps();
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
@@ -174,13 +194,29 @@ static int run(const struct service_program *program, const struct config *confi
     return atomic_load(&failed) ? EXIT_FAILED : 0;
 }
 
-/* Reads the settings, then does what the option says: --check-config, --healthcheck, or the daemon's work. */
+/* What concerns more than one setting. */
+static void check_shared(const struct config *config, struct buf *problems)
+{
+    if (!*config_text(config, "RABBITMQ_CERT_FILE") != !*config_text(config, "RABBITMQ_KEY_FILE"))
+        buf_text(problems, "RABBITMQ_CERT_FILE, RABBITMQ_KEY_FILE: one without the other\n");
+}
+
+static int print_config(const struct config *config)
+{
+    CLEANUP(buf_done) struct buf text;
+    buf_init(&text, 1 << 20);
+    config_print(config, &text);
+    return fputs(buf_get(&text), stdout) < 0;
+}
+
+/* Reads the settings, then does what the option says, or the daemon's work. */
 static int main_with_settings(const struct service_program *program, const struct setting *settings,
                               size_t count, const char *option)
 {
     CLEANUP(buf_done) struct buf problems;
     buf_init(&problems, 64 * 1024);
     struct config *config = config_load(settings, count, &problems);
+    check_shared(config, &problems);
     if (program->check && problems.len == 0)
         program->check(config, &problems);
     int status = 0;
@@ -189,6 +225,8 @@ static int main_with_settings(const struct service_program *program, const struc
         status = EXIT_USAGE;
     } else if (strcmp(option, "--check-config") == 0) {
         puts("settings: OK");
+    } else if (strcmp(option, "--print-config") == 0) {
+        status = print_config(config);
     } else if (strcmp(option, "--healthcheck") == 0) {
         status = healthcheck(config);
     } else {
@@ -200,13 +238,15 @@ static int main_with_settings(const struct service_program *program, const struc
 
 int service_main(int argc, char **argv, const struct service_program *program)
 {
-    static const char *const options[] = {"", "--help", "--version", "--check-config", "--healthcheck"};
+    static const char *const options[] = {"--help", "--version", "--check-config", "--print-config",
+                                          "--healthcheck"};
     const char *option = argc > 1 ? argv[1] : "";
     bool known = argc == 1;
-    for (size_t i = 1; i < sizeof options / sizeof *options; i++)
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
         known = known || (argc == 2 && strcmp(option, options[i]) == 0);
     if (!known) {
-        fprintf(stderr, "usage: %s [--help | --version | --check-config | --healthcheck]\n", program->name);
+        fprintf(stderr, "usage: %s [--help | --version | --check-config | --print-config | --healthcheck]\n",
+                program->name);
         return EXIT_USAGE;
     }
     if (strcmp(option, "--version") == 0)

@@ -13,6 +13,7 @@ static void new_linker(struct playlists *playlists, const struct config *config)
         .client = playlists->client,
         .store = playlists->store,
         .fallback_url = config_text(config, "SOIREES_URL"),
+        .ca_file = config_text(config, "SOIREES_CA_FILE"),
         .token = config_text(config, "SOIREES_TOKEN"),
     };
     playlists->linker = linker_new(&linker);
@@ -38,6 +39,7 @@ static enum status new_worker(struct playlists *playlists, const struct config *
         .linker = playlists->linker,
         .generator = {.client = playlists->client,
                       .url = config_text(config, "LAGMASTER_URL"),
+                      .ca_file = config_text(config, "LAGMASTER_CA_FILE"),
                       .timeout_ms = config_number(config, "LAGMASTER_TIMEOUT_MS"),
                       .max_attempts = (int)config_number(config, "LAGMASTER_MAX_ATTEMPTS"),
                       .retry_delay_ms = config_number(config, "LAGMASTER_RETRY_DELAY_MS")},

@@ -230,6 +230,7 @@ void generator_start(const struct generator *generator, struct generation *gener
         .headers = {"Accept: application/json", generation->trace_header},
         .timeout_ms = generator->timeout_ms,
         .max_reply_bytes = REPLY_MAX_BYTES,
+        .ca_file = generator->ca_file,
         .once = true, /* each call is an attempt that counts */
         .done = on_reply,
     };

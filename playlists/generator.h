@@ -10,8 +10,8 @@
 
 struct generator {
     struct http_client *client;
-    const char *url; /* borrowed */
-    long timeout_ms; /* of one attempt, in all */
+    const char *url, *ca_file; /* borrowed; "" = the system's CAs */
+    long timeout_ms;           /* of one attempt, in all */
     int max_attempts;
     int64_t retry_delay_ms;
 };

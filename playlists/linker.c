@@ -225,6 +225,7 @@ void linker_deliver(struct linker *linker, struct link_delivery *delivery)
     delivery->exchange = (struct http_exchange){
         .body = delivery->body,
         .max_reply_bytes = REPLY_MAX_BYTES,
+        .ca_file = linker->config.ca_file,
         .direct = true,
         .done = on_reply,
         .headers = {"Content-Type: application/json", delivery->trace_header},

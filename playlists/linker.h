@@ -16,6 +16,7 @@ struct linker_config {
     struct http_client *client;
     struct store *store;
     const char *fallback_url; /* SOIREES_URL; no slash at the end is needed */
+    const char *ca_file;      /* PEM, for https; "" = the system's */
     const char *token;        /* bearer token; "" = none */
 };
 

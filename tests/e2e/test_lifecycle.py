@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import socket
 import sqlite3
@@ -10,16 +11,18 @@ import time
 import pytest
 import requests
 from harness.booking import book
-from harness.daemon import run
+from harness.daemon import environment, run
 from harness.wait import free_port, wait_until
 
 SHARED = """SERVICE_PORT SERVICE_BIND SERVICE_NAME SERVICE_ADDRESS DATABASE_PATH RABBITMQ_HOST RABBITMQ_PORT
     RABBITMQ_USER RABBITMQ_PASS RABBITMQ_VHOST RABBITMQ_URL RABBITMQ_CA_FILE RABBITMQ_CERT_FILE
     RABBITMQ_KEY_FILE RABBITMQ_HEARTBEAT RABBITMQ_QUEUE_TYPE CONSUL_HOST CONSUL_PORT CONSUL_TOKEN
-    CONSUL_SCHEME CONSUL_CA_FILE CORS_ORIGIN SHUTDOWN_GRACE_MS HTTP_THREADS LOG_FORMAT LOG_LEVEL
+    CONSUL_SCHEME CONSUL_CA_FILE CORS_ORIGIN SHUTDOWN_GRACE_MS
+    HTTP_THREADS LOG_FORMAT LOG_LEVEL CORE_DUMPS
     CONFIG_FILE""".split()
 OWN = {"soirees": ["REQUEST_AGAIN_AFTER_S"],
-       "playlists": """SOIREES_URL SOIREES_TOKEN LAGMASTER_URL LAGMASTER_TIMEOUT_MS LAGMASTER_MAX_ATTEMPTS
+       "playlists": """SOIREES_URL SOIREES_CA_FILE SOIREES_TOKEN LAGMASTER_URL LAGMASTER_CA_FILE
+                       LAGMASTER_TIMEOUT_MS LAGMASTER_MAX_ATTEMPTS
                        LAGMASTER_RETRY_DELAY_MS PLAYLIST_WORKERS""".split()}
 DEFAULTS = {"soirees": ["3003", "service-soirees", "./data/soirees.db", "900"],
             "playlists": ["3002", "service-playlists", "./data/playlists.db", "90000", "10000",
@@ -46,7 +49,7 @@ def test_help_names_every_setting_and_its_default(program):
     assert (result.returncode, result.stderr) == (0, "")
     for name in SHARED + OWN[program] + DEFAULTS[program]:
         assert re.search(r"(?<![\w-])%s(?![\w])" % re.escape(name), result.stdout), name
-    for option in ("--help", "--version", "--check-config", "--healthcheck"):
+    for option in ("--help", "--version", "--check-config", "--print-config", "--healthcheck"):
         assert option in result.stdout
 
 
@@ -304,3 +307,95 @@ def test_an_ipv6_address_can_be_bound(daemons):
                what="answers on ::1")
     assert run("soirees", "--healthcheck", SERVICE_PORT=daemon.port, SERVICE_BIND="::1").returncode == 0
 
+
+
+# ---- secrets
+
+def shown_settings(program, **settings):
+    """What --print-config says, as a dict."""
+    result = run(program, "--print-config", **settings)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "s3cret" not in result.stdout
+    return dict(text.split("=", 1) for text in result.stdout.splitlines())
+
+
+@BOTH
+def test_print_config_shows_what_counts_and_no_secret(program, tmp_path):
+    secret = tmp_path / "pass"
+    secret.write_text("s3cret-in-a-file\n")
+    file = tmp_path / "settings.env"
+    file.write_text("SERVICE_NAME=du-fichier\nLOG_LEVEL=warn\nCONSUL_TOKEN=s3cret\n")
+    shown = shown_settings(program, CONFIG_FILE=file, LOG_LEVEL="error", CONSUL_HOST="", RABBITMQ_PASS_FILE=secret,
+                           RABBITMQ_URL="amqps://u:s3cret@broker/", DATABASE_PATH=tmp_path / "x.db")
+    assert set(shown) >= set(SHARED + OWN[program]) - {"CONFIG_FILE"}
+    assert shown["SERVICE_NAME"] == "du-fichier" and shown["LOG_LEVEL"] == "error"
+    assert shown["CONSUL_HOST"] == "" and shown["SERVICE_PORT"] == DEFAULTS[program][0]
+    assert [shown[name] for name in ("RABBITMQ_PASS", "RABBITMQ_URL", "CONSUL_TOKEN", "DATABASE_URL")] == [
+        "***", "***", "***", ""]
+    assert not (tmp_path / "x.db").exists()
+
+
+def test_print_config_hides_the_user_of_a_url():
+    shown = shown_settings("playlists", LAGMASTER_URL="https://moi:s3cret@api.example/x?a=b@c",
+                           SOIREES_URL="http://s3cret@soirees/", SOIREES_TOKEN="s3cret")
+    assert shown["LAGMASTER_URL"] == "https://***@api.example/x?a=b@c"
+    assert shown["SOIREES_URL"] == "http://***@soirees/"
+    assert shown["SOIREES_TOKEN"] == "***"
+
+
+@BOTH
+def test_print_config_of_bad_settings_names_them(program):
+    result = run(program, "--print-config", SERVICE_PORT="0")
+    assert result.returncode == 2 and "SERVICE_PORT" in result.stderr and not result.stdout
+
+
+@BOTH
+def test_no_secret_is_in_the_log_or_the_arguments(program, daemons):
+    daemon = daemons.start(program, offline(program), LOG_LEVEL="debug", LOG_FORMAT="json")
+    wait_until(lambda: daemon.log_has("RabbitMQ"), what="a failed login")
+    with open("/proc/%d/cmdline" % daemon.pid, "rb") as file:
+        assert b"s3cret" not in file.read()
+    daemon.stop()
+    assert "s3cret" not in daemon.log()
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["RABBITMQ_CA_FILE", "CONSUL_CA_FILE"])
+def test_a_file_that_cannot_be_read_is_named(program, name, tmp_path):
+    for path in (tmp_path / "nope.pem", tmp_path):
+        result = run(program, "--check-config", **{name: path})
+        assert result.returncode == 2 and "%s: %s" % (name, path) in result.stderr
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["RABBITMQ_CERT_FILE", "RABBITMQ_KEY_FILE"])
+def test_a_certificate_needs_its_key(program, name, tmp_path):
+    file = tmp_path / "x.pem"
+    file.write_text("x")
+    result = run(program, "--check-config", **{name: file})
+    assert result.returncode == 2 and "RABBITMQ_CERT_FILE, RABBITMQ_KEY_FILE" in result.stderr
+
+
+def core_limit(daemon):
+    with open("/proc/%d/limits" % daemon.pid) as file:
+        return re.search(r"Max core file size +(\S+)", file.read()).group(1)
+
+
+@pytest.fixture
+def core_files_allowed():
+    """The limit that the daemons inherit, as high as it goes."""
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    yield "unlimited" if before[1] == resource.RLIM_INFINITY else str(before[1])
+    resource.setrlimit(resource.RLIMIT_CORE, before)
+
+
+@BOTH
+def test_a_crash_leaves_no_core_file_unless_it_is_asked_for(program, daemons, core_files_allowed):
+    """Memory holds passwords. /proc/PID belongs to the superuser where a process may not be dumped."""
+    sanitizer = {"ASAN_OPTIONS": environment({})["ASAN_OPTIONS"] + ":disable_coredump=0"}
+    closed = daemons.start(program, offline(program), CORE_DUMPS="no", **sanitizer)
+    opened = daemons.start(program, offline(program), CORE_DUMPS="yes", **sanitizer)
+    assert (core_limit(closed), core_limit(opened)) == ("0", core_files_allowed)
+    assert os.stat("/proc/%d/environ" % opened.pid).st_uid == os.geteuid()
+    assert os.stat("/proc/%d/environ" % closed.pid).st_uid == 0

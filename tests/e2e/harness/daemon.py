@@ -35,6 +35,8 @@ def environment(settings):
     env = {
         "PATH": os.environ["PATH"],
         "ASAN_OPTIONS": "exitcode=98:detect_leaks=1:detect_stack_use_after_return=1",
+        # without it /proc/PID is the superuser's
+        "CORE_DUMPS": "no" if os.geteuid() == 0 else "yes",
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "TSAN_OPTIONS": "exitcode=97:second_deadlock_stack=1:suppressions=" + os.path.join(here, "tsan.supp"),
     }
