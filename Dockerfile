@@ -18,6 +18,7 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends \
         gcc libc6-dev cmake ninja-build pkg-config \
         librabbitmq-dev libmicrohttpd-dev libcurl4-openssl-dev libcjson-dev libsqlite3-dev zlib1g-dev \
+        libssl-dev \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY CMakeLists.txt ./

@@ -268,11 +268,12 @@ bool api_idempotency_key(struct http_call *call, char key[API_KEY_SIZE])
     if (!header)
         return true;
     size_t len = strlen(header);
-    bool printable = len >= 1 && len < API_KEY_SIZE;
+    const char *owner = http_call_token_name(call);
+    bool printable = len >= 1 && len <= API_KEY_MAX;
     for (size_t i = 0; printable && i < len; i++)
         printable = header[i] >= ' ' && header[i] <= '~';
     if (printable) {
-        memcpy(key, header, len + 1);
+        (void)snprintf(key, API_KEY_SIZE, "%s%s%s", owner, *owner ? "\n" : "", header);
         return true;
     }
     http_answer_problem(call, STATUS_INVALID,

@@ -84,8 +84,9 @@ bool api_weak_etag(struct http_call *call, int64_t version);
 void api_condition_parse(const char *text, bool weak_too, struct api_condition *ret_condition);
 
 /* ---- Idempotency-Key ---- */
-enum { API_KEY_SIZE = 129 };
-/* The key, "" when the header is absent; 422 when it is not 1..128 printable ASCII characters. */
+enum { API_KEY_MAX = 128, API_KEY_SIZE = TOKEN_NAME_SIZE + 1 + API_KEY_MAX + 1 };
+/* The key, "" when the header is absent; 422 when it is not 1..128 printable ASCII characters. Where there
+ * are tokens, the token's name and a line end stand before it: one client's keys are not another's. */
 bool api_idempotency_key(struct http_call *call, char key[API_KEY_SIZE]);
 
 #endif

@@ -4,6 +4,7 @@
  *   http_server.c   opening, draining, closing; libmicrohttpd's callbacks
  *   http_request.c  one request: its target, headers, body, route, and what is refused before the handler
  *   http_call.c     what a handler reads of it
+ *   http_access.c   who is calling, and whether they may
  *   http_reply.c    one answer
  *
  * Connections are accepted here and handed to libmicrohttpd (MHD_add_connection), which has no listening
@@ -31,6 +32,7 @@ enum {
 
 /* The request headers that the server itself looks at, found in one pass. */
 enum http_known {
+    HTTP_AUTHORIZATION,
     HTTP_CONTENT_ENCODING,
     HTTP_CONTENT_LENGTH,
     HTTP_CONTENT_TYPE,
@@ -154,7 +156,8 @@ struct http_call {
     const char *head_end;                /* while the head is checked: the end of its last part; else NULL */
     bool bad_head, close;                /* close: the connection ends with this answer */
     struct err refusal;                  /* STATUS_OK: for the handler */
-    char *body;                          /* body_small or heap */
+    char token_name[TOKEN_NAME_SIZE];
+    char *body;                                /* body_small or heap */
     size_t body_len, body_capacity, body_seen; /* seen: also what was not kept */
 
     /* The answer. */
@@ -234,6 +237,14 @@ bool http_call_take(struct http_call *call, const char *bytes, size_t len);
 
 /* The request is complete, or refused early: answers it, or has the handler do so (`stopped`: no more). */
 void http_call_run(struct http_call *call, bool stopped);
+
+/* ---- http_access.c ---- */
+
+/* Refuses the call (401, 403) where its route asks for a token that it does not have. */
+void http_access_check(struct http_call *call);
+
+/* The client's address for the log, "" when unknown. */
+void http_access_client(const struct http_call *call, char out[ADDRESS_SIZE]);
 
 /* ---- http_reply.c ---- */
 

@@ -219,11 +219,14 @@ static void log_call(const struct http_call *call)
     enum log_level level = log_is_json() && strcmp(call->path, "/health") != 0 ? LOG_INFO : LOG_DEBUG;
     if (!log_enabled(level))
         return;
+    char client[ADDRESS_SIZE];
+    http_access_client(call, client);
     int64_t duration_ms = clock_mono_ms() - call->began_ms;
     log_event(level, "http.request",
               LOG_FIELDS(LOG_TEXT("method", call->method_text), LOG_TEXT("path", call->path),
                          LOG_NUMBER("status", call->status), LOG_NUMBER("durationMs", duration_ms),
-                         LOG_TEXT("requestId", call->request_id)),
+                         LOG_TEXT("requestId", call->request_id), LOG_TEXT("client", client),
+                         LOG_TEXT("token", call->token_name)),
               "%s %s %d %lld ms %s", call->method_text, call->path, call->status, (long long)duration_ms,
               call->request_id);
 }

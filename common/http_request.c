@@ -157,6 +157,7 @@ static void parse_query(struct http_call *call)
 
 static const char *const known_headers[HTTP_KNOWN_COUNT] = {
     [HTTP_CONTENT_ENCODING] = "Content-Encoding",
+    [HTTP_AUTHORIZATION] = "Authorization",
     [HTTP_CONTENT_LENGTH] = "Content-Length",
     [HTTP_CONTENT_TYPE] = "Content-Type",
     [HTTP_EXPECT] = "Expect",
@@ -383,6 +384,7 @@ bool http_call_begin(struct http_call *call, const char *method, const char *ver
         return true;
     }
     find_route(call);
+    http_access_check(call);
 
     size_t max_bytes = call->server->config.max_body_bytes;
     const char *length = call->known[HTTP_CONTENT_LENGTH];
@@ -396,7 +398,7 @@ bool http_call_begin(struct http_call *call, const char *method, const char *ver
     const char *type = call->known[HTTP_CONTENT_TYPE];
     const char *coding = call->known[HTTP_CONTENT_ENCODING];
     bool coded = coding && coding[0] && strcasecmp(coding, "identity") != 0;
-    if (call->route && call->route->takes_json && has_body &&
+    if (call->route && (call->route->flags & HTTP_TAKES_JSON) && has_body &&
         (coded || !(type && is_json(type, call->method))))
         refuse(call, STATUS_MEDIA_TYPE,
                coded ? "Le corps ne doit pas être compressé"

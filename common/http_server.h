@@ -1,7 +1,8 @@
 /* The HTTP/1.1 server of both services, over libmicrohttpd (which only the server's http_*.c files include).
  *
  * A service gives a table of routes; everything else lives here, once: limits, 404, 405 with Allow, HEAD,
- * OPTIONS and CORS, the content type of bodies, request ids, problem bodies, the access log, draining.
+ * OPTIONS and CORS, tokens (401, 403), the content type of bodies, request ids, problem bodies, the access
+ * log, draining.
  *
  * Every answer of ours is JSON, carries X-Request-Id and keeps the connection open, but where the request's
  * end cannot be trusted or is not worth waiting for (400 for its head, 413). Heads over 24 KB are refused
@@ -23,19 +24,29 @@
 
 #include "buf.h"
 #include "json.h"
+#include "proxies.h"
 #include "status.h"
+#include "tokens.h"
 
 struct http_server;
 struct http_call;
 
 typedef void http_handler(struct http_call *call, void *service);
 
+/* What is special about a route. Where there are tokens (http_server_config.tokens), GET asks for one that
+ * may read, all other methods for one that may write. */
+enum {
+    HTTP_TAKES_JSON = 1, /* a body must be application/json (or merge-patch+json for PATCH), else 415 */
+    HTTP_OPEN = 2,       /* never asks for a token */
+    HTTP_METRICS = 4,    /* asks for one unless http_server_config.metrics_open */
+};
+
 /* One row of a service's table. HEAD is served by GET's row, OPTIONS by the server. */
 struct http_route {
     const char *method;    /* "GET", "POST", "PUT", "PATCH", "DELETE" */
     const char *path;      /* "/api/soirees" or "/api/soirees/{id}": at most one {…}, as the last segment */
     http_handler *handler; /* its second argument is http_server_config.service */
-    bool takes_json;       /* a body must be application/json (or merge-patch+json for PATCH), else 415 */
+    unsigned flags;        /* of the above; 0: none */
 };
 
 struct http_server_config {
@@ -47,12 +58,15 @@ struct http_server_config {
     unsigned idle_timeout_s;    /* a connection with no traffic is closed after it */
     unsigned request_timeout_s; /* one whose request is not complete then, too; 0: 30 */
     const char *cors_origin;    /* "*", one origin, or "" for no CORS headers */
+    struct tokens *tokens;      /* who may call; NULL: everybody */
+    bool metrics_open;
+    const struct proxies *proxies; /* whose X-Forwarded-For is believed, for the log; NULL: nobody's */
     const struct http_route *routes;
     size_t route_count;
     void *service;
 };
 
-/* Binds, listens and starts the threads. The config's strings and the routes stay the caller's and must
+/* Binds, listens and starts the threads. What the config points at stays the caller's and must
  * outlive the server. The threads inherit the caller's signal mask. NETWORK when the address cannot be bound
  * (text says which and why), INTERNAL when there are no threads or descriptors to be had. */
 enum status http_server_open(struct http_server **ret_server, const struct http_server_config *config,
@@ -102,6 +116,8 @@ const char *http_call_request_id(const struct http_call *call);
 
 /* The bytes of all answers that were made and that their clients have not taken yet. Any thread. */
 size_t http_call_backlog(const struct http_call *call);
+/* Whose token it came with, "" where none is needed. A handler is called with what the route allows alone. */
+const char *http_call_token_name(const struct http_call *call);
 
 /* ---- the answer ---- */
 

@@ -14,6 +14,8 @@
 #include "ids.h"
 #include "log.h"
 #include "mem.h"
+#include "proxies.h"
+#include "tokens.h"
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2, HEALTHCHECK_TIMEOUT_MS = 4000, STOP_MARGIN_MS = 1500 };
 enum { BODY_MAX_BYTES = 64 * 1024, CONNECTIONS_MAX = 4096, IDLE_TIMEOUT_S = 30 };
@@ -21,6 +23,8 @@ enum { BODY_MAX_BYTES = 64 * 1024, CONNECTIONS_MAX = 4096, IDLE_TIMEOUT_S = 30 }
 enum { FILES_RESERVED = 2048 }; /* for the database, the broker, and the calls of a thousand workers */
 
 static atomic_bool failed;
+static struct tokens *tokens; /* NULL: the API is open */
+static struct proxies proxies;
 
 /* ---- settings ---- */
 
@@ -63,14 +67,19 @@ static const struct setting shared_settings[] = {
                  .check = config_check_readable),
     TEXT_SETTING("CORS_ORIGIN", "*", "origin that browsers may call from; set but empty: no CORS headers",
                  .empty_counts = true),
-    TEXT_SETTING("TRUSTED_PROXIES", "", "not in this version: X-Forwarded-For is not read"),
+    TEXT_SETTING("API_TOKENS_FILE", "",
+                 "who may use the API, a line each: name read|write sha256:hex;"
+                 " none: everybody. Read again on SIGHUP"),
+    CHOICE_SETTING("METRICS_OPEN", "yes", "yes no", "whether /metrics needs no token where the API does"),
+    TEXT_SETTING("TRUSTED_PROXIES", "",
+                 "addresses and ranges by comma whose X-Forwarded-For is believed, for the log",
+                 .check = proxies_check),
     NUMBER_SETTING("SHUTDOWN_GRACE_MS", "10000", 0, 3600000,
                    "what work in progress gets to finish on SIGTERM, ms"),
     NUMBER_SETTING("HTTP_THREADS", "", 1, 64, "threads that serve HTTP; none: one a core, at most 8"),
     CHOICE_SETTING("LOG_FORMAT", "pretty", "pretty json", "lines for people or for machines"),
     CHOICE_SETTING("LOG_LEVEL", "info", "debug info warn error", "least level that is logged"),
     SECRET_SETTING("DATABASE_URL", "", "not in this version: SQLite only", .check = not_built_in),
-    TEXT_SETTING("API_TOKENS_FILE", "", "not in this version: the API is open", .check = not_built_in),
     CHOICE_SETTING("CORE_DUMPS", "no", "yes no",
                    "whether a crash may leave a core file, which holds passwords; yes also opens /proc/PID to"
                    " the daemon's user"),
@@ -167,6 +176,25 @@ static void forbid_core_dumps(void)
     (void)prctl(PR_SET_DUMPABLE, 0);
 }
 
+static void reload(void)
+{
+    if (!tokens) {
+        log_event(LOG_INFO, "service.reload", NULL, "🔄 SIGHUP : aucun fichier à relire");
+        return;
+    }
+    CLEANUP(buf_done) struct buf problems;
+    buf_init(&problems, 64 * 1024);
+    if (tokens_reload(tokens, &problems) == STATUS_OK) {
+        log_event(LOG_INFO, "tokens.reloaded", LOG_FIELDS(LOG_NUMBER("tokens", tokens_count(tokens))),
+                  "🔄 SIGHUP : %u jetons relus", tokens_count(tokens));
+        return;
+    }
+    CLEANUP(free_text) char *first = buf_take(&problems);
+    first[strcspn(first, "\n")] = '\0';
+    log_event(LOG_ERROR, "tokens.refused", LOG_FIELDS(LOG_TEXT("reason", first)),
+              "❌ SIGHUP : jetons non relus, les anciens restent valables: %s", first);
+}
+
 static int run(const struct service_program *program, const struct config *config)
 {
     if (config_is(config, "CORE_DUMPS", "no"))
@@ -175,6 +203,7 @@ static int run(const struct service_program *program, const struct config *confi
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
     (void)pthread_sigmask(SIG_BLOCK, &signals,
                           NULL); /* before any thread: all inherit it, sigwait below takes them */
     (void)signal(SIGPIPE, SIG_IGN);
@@ -188,15 +217,21 @@ static int run(const struct service_program *program, const struct config *confi
         fprintf(stderr, "%s: %s\n", program->name, err.text);
         return EXIT_FAILED;
     }
-    int received = 0;
-    (void)sigwait(&signals, &received);
+    for (int received = SIGHUP; received == SIGHUP;) {
+        (void)sigwait(&signals, &received);
+        if (received == SIGHUP)
+            reload();
+    }
     stop(program, service, (int)config_number(config, "SHUTDOWN_GRACE_MS"));
     return atomic_load(&failed) ? EXIT_FAILED : 0;
 }
 
-/* What concerns more than one setting. */
+/* What concerns more than one setting, or a file's content. */
 static void check_shared(const struct config *config, struct buf *problems)
 {
+    const char *tokens_path = config_text(config, "API_TOKENS_FILE");
+    if (*tokens_path)
+        (void)tokens_open(&tokens, tokens_path, problems);
     if (!*config_text(config, "RABBITMQ_CERT_FILE") != !*config_text(config, "RABBITMQ_KEY_FILE"))
         buf_text(problems, "RABBITMQ_CERT_FILE, RABBITMQ_KEY_FILE: one without the other\n");
 }
@@ -232,6 +267,7 @@ static int main_with_settings(const struct service_program *program, const struc
     } else {
         status = run(program, config);
     }
+    tokens_close(tokens);
     config_free(config);
     return status;
 }
@@ -288,6 +324,9 @@ enum status service_http_open(struct http_server **ret_server, const struct conf
                               const struct http_route *routes, size_t route_count, void *service,
                               struct err *err)
 {
+    enum status status = proxies_parse(config_text(config, "TRUSTED_PROXIES"), &proxies, err);
+    if (status != STATUS_OK)
+        return status;
     struct http_server_config http = {
         .bind = config_text(config, "SERVICE_BIND"),
         .port = (unsigned)config_number(config, "SERVICE_PORT"),
@@ -296,6 +335,9 @@ enum status service_http_open(struct http_server **ret_server, const struct conf
         .max_connections = connections_max(),
         .idle_timeout_s = IDLE_TIMEOUT_S,
         .cors_origin = config_text(config, "CORS_ORIGIN"),
+        .tokens = tokens,
+        .metrics_open = config_is(config, "METRICS_OPEN", "yes"),
+        .proxies = &proxies,
         .routes = routes,
         .route_count = route_count,
         .service = service,

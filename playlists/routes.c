@@ -184,14 +184,14 @@ static void get_openapi(struct http_call *call, void *service)
 }
 
 const struct http_route playlists_routes[] = {
-    {"GET", "/api/playlists", get_list, false},
-    {"POST", "/api/playlists", post_item, true},
-    {"GET", "/api/playlists/{id}", get_item, false},
-    {"PUT", "/api/playlists/{id}", change_item, true},
-    {"PATCH", "/api/playlists/{id}", change_item, true},
-    {"DELETE", "/api/playlists/{id}", delete_item, false},
-    {"GET", "/health", get_health, false},
-    {"GET", "/openapi.json", get_openapi, false},
-    {"GET", "/docs", document_get_docs, false},
+    {"GET", "/api/playlists", get_list, 0},
+    {"POST", "/api/playlists", post_item, HTTP_TAKES_JSON},
+    {"GET", "/api/playlists/{id}", get_item, 0},
+    {"PUT", "/api/playlists/{id}", change_item, HTTP_TAKES_JSON},
+    {"PATCH", "/api/playlists/{id}", change_item, HTTP_TAKES_JSON},
+    {"DELETE", "/api/playlists/{id}", delete_item, 0},
+    {"GET", "/health", get_health, HTTP_OPEN},
+    {"GET", "/openapi.json", get_openapi, HTTP_OPEN},
+    {"GET", "/docs", document_get_docs, HTTP_OPEN},
 };
 const size_t playlists_route_count = sizeof playlists_routes / sizeof *playlists_routes;

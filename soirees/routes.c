@@ -194,14 +194,14 @@ static void get_openapi(struct http_call *call, void *service)
 }
 
 const struct http_route soirees_routes[] = {
-    {"GET", "/api/soirees", get_list, false},
-    {"POST", "/api/soirees", post_item, true},
-    {"GET", "/api/soirees/{id}", get_item, false},
-    {"PUT", "/api/soirees/{id}", change_item, true},
-    {"PATCH", "/api/soirees/{id}", change_item, true},
-    {"DELETE", "/api/soirees/{id}", delete_item, false},
-    {"GET", "/health", get_health, false},
-    {"GET", "/openapi.json", get_openapi, false},
-    {"GET", "/docs", document_get_docs, false},
+    {"GET", "/api/soirees", get_list, 0},
+    {"POST", "/api/soirees", post_item, HTTP_TAKES_JSON},
+    {"GET", "/api/soirees/{id}", get_item, 0},
+    {"PUT", "/api/soirees/{id}", change_item, HTTP_TAKES_JSON},
+    {"PATCH", "/api/soirees/{id}", change_item, HTTP_TAKES_JSON},
+    {"DELETE", "/api/soirees/{id}", delete_item, 0},
+    {"GET", "/health", get_health, HTTP_OPEN},
+    {"GET", "/openapi.json", get_openapi, HTTP_OPEN},
+    {"GET", "/docs", document_get_docs, HTTP_OPEN},
 };
 const size_t soirees_route_count = sizeof soirees_routes / sizeof *soirees_routes;

@@ -85,7 +85,9 @@ def test_nothing_in_it_is_unused(program):
     text = read(program, "openapi.json")
     for kind, components in json.loads(text)["components"].items():
         for name in components:
-            if name not in ("UnknownPath", "MethodNotAllowed"):
+            if kind == "securitySchemes":
+                assert '{"%s": [' % name in text
+            elif name not in ("UnknownPath", "MethodNotAllowed"):
                 assert '"#/components/%s/%s"' % (kind, name) in text, (kind, name)
 
 
@@ -244,6 +246,16 @@ class Provoker:
         self.daemon.delete(self.base + "/" + made["id"])
         self.send(operation, headers=headers)
 
+    def without_rights(self, guarded, operations_):
+        """Every operation of a daemon that wants tokens, without one and with one that may read."""
+        open_one, self.daemon = self.daemon, guarded
+        for operation in operations_:
+            roles = [role for way in operation.described["security"] for role in way.get("jeton", [])]
+            asks, writes = self.send(operation).status_code == 401, operation.method not in ("GET", "HEAD")
+            assert roles == ([] if not asks else ["write"] if writes else ["read"]), operation.described
+            self.send(operation, headers={"Authorization": "Bearer lire"})
+        self.daemon = open_one
+
     def without_tables(self, operations_):
         """Every operation on a database whose table is missing: it is no fault of the client's."""
         connection = sqlite3.connect(self.daemon.database, timeout=30)
@@ -277,7 +289,9 @@ class Provoker:
         self.daemon.end_stop()
 
 
-def test_every_described_answer_can_be_had_and_every_answer_is_described(daemons, program):
+def test_every_described_answer_can_be_had_and_every_answer_is_described(daemons, program, tmp_path):
+    tokens = tmp_path / "tokens"
+    tokens.write_text("lecteur read sha256:%s\n" % hashlib.sha256(b"lire").hexdigest())
     provoker = Provoker(daemons.start(program, RABBITMQ_PORT=1), program)
     described = {(operation.path, operation.method, status)
                  for operation in operations(program) for status in operation.responses}
@@ -285,6 +299,7 @@ def test_every_described_answer_can_be_had_and_every_answer_is_described(daemons
         provoker.each(operation)
         if operation.method == "POST":
             provoker.gone(operation)
+    provoker.without_rights(daemons.start(program, RABBITMQ_PORT=1, API_TOKENS_FILE=tokens), operations(program))
     provoker.without_tables(operations(program))
     provoker.while_stopping([operation for operation in operations(program)
                              if operation.path == "/health" and operation.method != "OPTIONS"])

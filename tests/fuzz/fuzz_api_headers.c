@@ -73,7 +73,7 @@ static void write_item(struct http_call *call, void *service)
         MUST(call->status == 304 && http_call_header(call, names[IF_NONE_MATCH]));
 }
 
-static const struct http_route routes[] = {{"PATCH", "/", write_item, true}};
+static const struct http_route routes[] = {{"PATCH", "/", write_item, HTTP_TAKES_JSON}};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

@@ -68,10 +68,10 @@ static void write_item(struct http_call *call, void *service)
 }
 
 static const struct http_route routes[] = {
-    {"GET", "/a", get_list, false},
-    {"POST", "/a", write_item, true},
-    {"GET", "/a/{id}", get_item, false},
-    {"PATCH", "/a/{id}", write_item, true},
+    {"GET", "/a", get_list, 0},
+    {"POST", "/a", write_item, HTTP_TAKES_JSON},
+    {"GET", "/a/{id}", get_item, 0},
+    {"PATCH", "/a/{id}", write_item, HTTP_TAKES_JSON},
 };
 enum { BODY_MAX = 4096 };
 

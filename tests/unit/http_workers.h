@@ -132,12 +132,12 @@ static inline void changes_its_mind(struct http_call *call, void *service)
 }
 
 static const struct http_route routes[] = {
-    {"GET", "/now", now, false},
-    {"GET", "/later", later, false},
-    {"POST", "/later", later, true},
-    {"GET", "/hold", hold, false},
-    {"GET", "/overtaken", overtaken, false},
-    {"GET", "/changes-its-mind", changes_its_mind, false},
+    {"GET", "/now", now, 0},
+    {"GET", "/later", later, 0},
+    {"POST", "/later", later, HTTP_TAKES_JSON},
+    {"GET", "/hold", hold, 0},
+    {"GET", "/overtaken", overtaken, 0},
+    {"GET", "/changes-its-mind", changes_its_mind, 0},
 };
 
 static inline void open_server(struct http_server_config config)

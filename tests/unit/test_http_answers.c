@@ -68,10 +68,10 @@ static void overflowing(struct http_call *call, void *service)
 }
 
 static const struct http_route routes[] = {
-    {"GET", "/", raw_echo, false},       {"POST", "/things", change, true},
-    {"GET", "/cached", cached, false},   {"DELETE", "/removed", removed, false},
-    {"GET", "/invalid", invalid, false}, {"GET", "/busy", busy, false},
-    {"GET", "/silent", silent, false},   {"GET", "/overflowing", overflowing, false},
+    {"GET", "/", raw_echo, 0},       {"POST", "/things", change, HTTP_TAKES_JSON},
+    {"GET", "/cached", cached, 0},   {"DELETE", "/removed", removed, 0},
+    {"GET", "/invalid", invalid, 0}, {"GET", "/busy", busy, 0},
+    {"GET", "/silent", silent, 0},   {"GET", "/overflowing", overflowing, 0},
 };
 
 static int setup(void **state)

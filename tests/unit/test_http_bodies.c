@@ -12,10 +12,10 @@ static unsigned port;
 static struct http_server *server;
 
 static const struct http_route routes[] = {
-    {"GET", "/", raw_echo, false},
-    {"POST", "/things", raw_echo, true},
-    {"PATCH", "/things", raw_echo, true},
-    {"POST", "/anything", raw_echo, false},
+    {"GET", "/", raw_echo, 0},
+    {"POST", "/things", raw_echo, HTTP_TAKES_JSON},
+    {"PATCH", "/things", raw_echo, HTTP_TAKES_JSON},
+    {"POST", "/anything", raw_echo, 0},
 };
 
 static int setup(void **state)

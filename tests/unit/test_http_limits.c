@@ -17,9 +17,9 @@ static struct http_server *server;
 static void park(struct http_call *call, void *service);
 
 static const struct http_route routes[] = {
-    {"GET", "/", raw_echo, false},
-    {"GET", "/parked", park, false},
-    {"POST", "/things", raw_echo, true},
+    {"GET", "/", raw_echo, 0},
+    {"GET", "/parked", park, 0},
+    {"POST", "/things", raw_echo, HTTP_TAKES_JSON},
 };
 
 static void open_server(struct http_server_config config)

@@ -34,15 +34,15 @@ static void large(struct http_call *call, void *service)
 }
 
 static const struct http_route routes[] = {
-    {"GET", "/api/things", echo, false},
-    {"POST", "/api/things", echo, true},
-    {"GET", "/api/things/special", special, false},
-    {"GET", "/api/things/{id}", echo, false},
-    {"PATCH", "/api/things/{id}", echo, true},
-    {"DELETE", "/api/things/{id}", echo, false},
-    {"GET", "/large", large, false},
-    {"POST", "/only-post", echo, false},
-    {"GET", "/", echo, false},
+    {"GET", "/api/things", echo, 0},
+    {"POST", "/api/things", echo, HTTP_TAKES_JSON},
+    {"GET", "/api/things/special", special, 0},
+    {"GET", "/api/things/{id}", echo, 0},
+    {"PATCH", "/api/things/{id}", echo, HTTP_TAKES_JSON},
+    {"DELETE", "/api/things/{id}", echo, 0},
+    {"GET", "/large", large, 0},
+    {"POST", "/only-post", echo, 0},
+    {"GET", "/", echo, 0},
 };
 
 static struct http_server *open_server(const char *cors_origin)
