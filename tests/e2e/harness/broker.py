@@ -46,16 +46,17 @@ def missing():
 
 
 class Broker:
-    """One RabbitMQ node. start() after kill() or stop() finds its data again."""
+    """One RabbitMQ node. start() after kill() or stop() finds its data again. `config` is added to its
+    rabbitmq.conf, `erlang` to Erlang's arguments."""
 
-    def __init__(self, folder):
-        self.folder = str(folder)
+    def __init__(self, folder, config="", erlang=""):
+        self.folder, self._erlang = str(folder), erlang
         self.port, self.management_port = free_port(), free_port()
         self.epmd_port, self.dist_port = free_port(), free_port()
         self.published = set()  # bodies that the tests themselves have published
         os.makedirs(self.folder, exist_ok=True)
         self._write("rabbitmq.conf", CONFIG.format(port=self.port, management_port=self.management_port,
-                                                   user=USER, password=PASSWORD))
+                                                   user=USER, password=PASSWORD) + config)
         self._write("enabled_plugins", "[rabbitmq_management].\n")
         self._write("rabbitmq-env.conf", "")
         self.epmd = Child("epmd", ["epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1"],
@@ -85,7 +86,8 @@ class Broker:
             "RABBITMQ_SCHEMA_DIR": path("schema"),
             "RABBITMQ_DIST_PORT": str(self.dist_port),
             "RUNNING_UNDER_SYSTEMD": "1",  # the script becomes the server, instead of waiting for it
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS":
+                "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 " + self._erlang,
             "ERL_EPMD_PORT": str(self.epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
         }

@@ -1,6 +1,7 @@
 """A Consul agent in development mode (everything in memory) on free ports."""
 
 import glob
+import json
 import os
 import re
 import shutil
@@ -37,9 +38,10 @@ def _version(binary):
 
 
 class Consul:
-    """One agent; after kill() and start() it has the same address and has forgotten everything."""
+    """One agent; after kill() and start() it has the same address and has forgotten everything. With a
+    `certificate` (harness.tls) of an `authority` it speaks HTTPS, too."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, certificate=None, authority=None):
         self.folder = str(folder)
         os.makedirs(self.folder, exist_ok=True)
         self.port = free_port()
@@ -49,8 +51,19 @@ class Consul:
                 "-serf-lan-port=%d" % free_port(), "-serf-wan-port=-1", "-dns-port=-1", "-grpc-port=-1"]
         if _version(binary) >= (1, 14):
             argv.append("-grpc-tls-port=-1")
+        if certificate:
+            self.https_port = free_port()
+            argv.append("-config-file=" + self._write_tls(certificate, authority, _version(binary)))
         env = {"PATH": os.environ["PATH"], "HOME": self.folder, "LANG": "C.UTF-8"}
         self.agent = Child("consul", argv, env, os.path.join(self.folder, "consul.log"), cwd=self.folder)
+
+    def _write_tls(self, certificate, authority, version):
+        files = {"cert_file": certificate.cert, "key_file": certificate.key, "ca_file": authority.cert}
+        path = os.path.join(self.folder, "tls.json")
+        with open(path, "w") as file:
+            json.dump({"ports": {"https": self.https_port},
+                       **({"tls": {"https": files}} if version >= (1, 12) else files)}, file)
+        return path
 
     def start(self):
         self.agent.start()
