@@ -325,8 +325,9 @@ def test_print_config_shows_what_counts_and_no_secret(program, tmp_path):
     secret.write_text("s3cret-in-a-file\n")
     file = tmp_path / "settings.env"
     file.write_text("SERVICE_NAME=du-fichier\nLOG_LEVEL=warn\nCONSUL_TOKEN=s3cret\n")
-    shown = shown_settings(program, CONFIG_FILE=file, LOG_LEVEL="error", CONSUL_HOST="", RABBITMQ_PASS_FILE=secret,
-                           RABBITMQ_URL="amqps://u:s3cret@broker/", DATABASE_PATH=tmp_path / "x.db")
+    shown = shown_settings(program, CONFIG_FILE=file, LOG_LEVEL="error", CONSUL_HOST="",
+                           RABBITMQ_PASS_FILE=secret, RABBITMQ_URL="amqps://u:s3cret@broker/",
+                           DATABASE_PATH=tmp_path / "x.db")
     assert set(shown) >= set(SHARED + OWN[program]) - {"CONFIG_FILE"}
     assert shown["SERVICE_NAME"] == "du-fichier" and shown["LOG_LEVEL"] == "error"
     assert shown["CONSUL_HOST"] == "" and shown["SERVICE_PORT"] == DEFAULTS[program][0]

@@ -67,7 +67,8 @@ static void test_a_line_lets_its_token_in(void **state)
                      STATUS_OK);
     assert_int_equal(fixture->problems.len, 0);
     assert_int_equal(tokens_count(fixture->tokens), 2);
-    assert_int_equal(tokens_check(fixture->tokens, "Bearer writer-token", TOKEN_WRITE, name, &err), STATUS_OK);
+    assert_int_equal(tokens_check(fixture->tokens, "Bearer writer-token", TOKEN_WRITE, name, &err),
+                     STATUS_OK);
     assert_string_equal(name, "caisse");
     assert_int_equal(tokens_check(fixture->tokens, "Bearer reader-token", TOKEN_READ, name, &err), STATUS_OK);
     assert_string_equal(name, "tableau-de-bord");
@@ -137,18 +138,20 @@ static void test_one_name_may_have_two_tokens(void **state)
 static void test_everything_wrong_is_named_with_its_line(void **state)
 {
     struct fixture *fixture = *state;
-    assert_int_equal(open_tokens(fixture, "w write " WRITER "\n"
-                                          "a read\n"
-                                          "# fine\n"
-                                          "b read " READER " more\n"
-                                          "c admin " READER "\n"
-                                          "d read s3cret\n"
-                                          "e read " READER "0\n"
-                                          "f\xc3\xa9 read " READER "\n"
-                                          "g read " WRITER "\n"
-                                          "h read sha256:zz5005a40cf5212e4ac0190104cc127edab013294bb71279a975b27a80982d45\n"
-                                          "i read SHA256:\n"),
-                     STATUS_INVALID);
+    assert_int_equal(
+        open_tokens(fixture,
+                    "w write " WRITER "\n"
+                    "a read\n"
+                    "# fine\n"
+                    "b read " READER " more\n"
+                    "c admin " READER "\n"
+                    "d read s3cret\n"
+                    "e read " READER "0\n"
+                    "f\xc3\xa9 read " READER "\n"
+                    "g read " WRITER "\n"
+                    "h read sha256:zz5005a40cf5212e4ac0190104cc127edab013294bb71279a975b27a80982d45\n"
+                    "i read SHA256:\n"),
+        STATUS_INVALID);
     assert_null(fixture->tokens);
     const char *text = buf_get(&fixture->problems);
     static const int wrong[] = {2, 4, 5, 6, 7, 8, 9, 10, 11};
