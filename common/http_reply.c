@@ -226,7 +226,8 @@ static void log_call(const struct http_call *call)
               LOG_FIELDS(LOG_TEXT("method", call->method_text), LOG_TEXT("path", call->path),
                          LOG_NUMBER("status", call->status), LOG_NUMBER("durationMs", duration_ms),
                          LOG_TEXT("requestId", call->request_id), LOG_TEXT("client", client),
-                         LOG_TEXT("token", call->token_name)),
+                         LOG_TEXT("token", call->token_name),
+                         LOG_TRACE(http_call_header(call, "traceparent"))),
               "%s %s %d %lld ms %s", call->method_text, call->path, call->status, (long long)duration_ms,
               call->request_id);
 }

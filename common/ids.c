@@ -103,11 +103,17 @@ uint32_t random_below(uint32_t bound)
     return (uint32_t)(((uint64_t)r * bound) >> 32);
 }
 
-static bool lower_hex(const char *text, size_t len)
+static int lower_hex_digit(char c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* That many digits, and not all of them zero. */
+static bool is_id(const char *text, size_t len)
 {
     bool zero = true;
     for (size_t i = 0; i < len; i++) {
-        if (!((text[i] >= '0' && text[i] <= '9') || (text[i] >= 'a' && text[i] <= 'f')))
+        if (lower_hex_digit(text[i]) < 0)
             return false;
         zero = zero && text[i] == '0';
     }
@@ -116,10 +122,14 @@ static bool lower_hex(const char *text, size_t len)
 
 bool traceparent_valid(const char *text)
 {
-    if (!text || strlen(text) != TRACEPARENT_SIZE - 1 || strncmp(text, "00-", 3) != 0)
+    enum { LEN = TRACEPARENT_SIZE - 1 };
+    if (!text || strnlen(text, LEN) < LEN || text[2] != '-' || text[35] != '-' || text[52] != '-')
         return false;
-    bool flags = strspn(text + 53, "0123456789abcdef") == 2;
-    return text[35] == '-' && text[52] == '-' && flags && lower_hex(text + 3, 32) && lower_hex(text + 36, 16);
+    if (lower_hex_digit(text[0]) < 0 || lower_hex_digit(text[1]) < 0 || strncmp(text, "ff", 2) == 0)
+        return false;
+    bool later = strncmp(text, "00", 2) != 0, ends = text[LEN] == '\0' || (later && text[LEN] == '-');
+    bool flags = lower_hex_digit(text[53]) >= 0 && lower_hex_digit(text[54]) >= 0;
+    return ends && flags && is_id(text + 3, 32) && is_id(text + 36, 16);
 }
 
 void traceparent_continue(const char *incoming, char out[TRACEPARENT_SIZE])
@@ -135,6 +145,13 @@ void traceparent_continue(const char *incoming, char out[TRACEPARENT_SIZE])
     memcpy(out + 53, "01", sizeof "01");
     if (traceparent_valid(incoming)) {
         memcpy(out + 3, incoming + 3, 32);
-        memcpy(out + 53, incoming + 53, 2);
+        out[54] = lower_hex_digit(incoming[54]) & 1 ? '1' : '0';
     }
+}
+
+const char *trace_id(const char *traceparent, char out[TRACE_ID_SIZE])
+{
+    bool valid = traceparent_valid(traceparent);
+    (void)text_copy(out, TRACE_ID_SIZE, valid ? traceparent + 3 : "");
+    return out;
 }

@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "ids.h"
+
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 
 struct log_field {
@@ -22,6 +24,8 @@ struct log_field {
     {                                                                                                        \
         .key = (name), .text = (value)                                                                       \
     }
+/* The trace that a traceparent belongs to (ids.h). */
+#define LOG_TRACE(traceparent) LOG_TEXT("traceId", trace_id((traceparent), (char[TRACE_ID_SIZE]){0}))
 #define LOG_NUMBER(name, value)                                                                              \
     {                                                                                                        \
         .key = (name), .number = (int64_t)(value)                                                            \

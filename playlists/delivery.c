@@ -16,7 +16,8 @@ enum {
 
 #define FIELDS(delivery, ...)                                                                                \
     LOG_FIELDS(LOG_TEXT("soireeId", (delivery)->message.soiree_id),                                          \
-               LOG_TEXT("requestId", (delivery)->message_id), __VA_ARGS__)
+               LOG_TEXT("requestId", (delivery)->message_id), LOG_TRACE((delivery)->traceparent),            \
+               __VA_ARGS__)
 
 /* The next step, in the loop's thread. */
 static void go_on(struct delivery *delivery, void (*step)(struct http_task *task))

@@ -132,7 +132,7 @@ void generator_default(const char *style, struct playlist *playlist)
 
 #define FIELDS(generation, ...)                                                                              \
     LOG_FIELDS(LOG_TEXT("soireeId", (generation)->soiree_id),                                                \
-               LOG_TEXT("requestId", (generation)->request_id),                                              \
+               LOG_TEXT("requestId", (generation)->request_id), LOG_TRACE((generation)->traceparent),        \
                LOG_NUMBER("attempt", (generation)->failures + 1), __VA_ARGS__)
 
 static void try_once(struct generation *generation)
@@ -151,7 +151,7 @@ static void fall_back(struct generation *generation)
 {
     log_event(LOG_WARN, "lagmaster.fallback",
               LOG_FIELDS(LOG_TEXT("soireeId", generation->soiree_id),
-                         LOG_TEXT("requestId", generation->request_id),
+                         LOG_TEXT("requestId", generation->request_id), LOG_TRACE(generation->traceparent),
                          LOG_NUMBER("failures", generation->failures), LOG_TEXT("style", generation->style)),
               "⚠️ Génération de playlist par défaut après échec des tentatives");
     generator_default(generation->style, generation->playlist);

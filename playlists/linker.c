@@ -41,7 +41,8 @@ struct linker {
 #define FIELDS(delivery, ...)                                                                                \
     LOG_FIELDS(LOG_TEXT("soireeId", (delivery)->link.soiree_id),                                             \
                LOG_TEXT("playlistId", (delivery)->link.playlist_id),                                         \
-               LOG_TEXT("requestId", (delivery)->link.request_id), __VA_ARGS__)
+               LOG_TEXT("requestId", (delivery)->link.request_id), LOG_TRACE((delivery)->link.traceparent),  \
+               __VA_ARGS__)
 
 void link_delivery_done(struct link_delivery *delivery)
 {

@@ -69,7 +69,7 @@ static void on_ended(void *arg, struct delivery *delivery)
     FAILPOINT("worker.ack.after");
     log_event(LOG_INFO, "message.done",
               LOG_FIELDS(LOG_TEXT("soireeId", delivery->message.soiree_id),
-                         LOG_TEXT("requestId", delivery->message_id),
+                         LOG_TEXT("requestId", delivery->message_id), LOG_TRACE(delivery->traceparent),
                          LOG_NUMBER("durationMs", clock_mono_ms() - delivery->received_ms)),
               "✅ Message traité avec succès\n");
 }
@@ -117,13 +117,13 @@ static struct delivery *new_delivery(struct worker *worker, const struct amqp_me
 static void log_received(const struct delivery *delivery, bool redelivered)
 {
     const struct message *message = &delivery->message;
-    log_event(
-        LOG_INFO, "message.received",
-        LOG_FIELDS(LOG_TEXT("soireeId", message->soiree_id), LOG_TEXT("requestId", delivery->message_id),
-                   LOG_TEXT("style", message->style), LOG_TEXT("clientId", message->client_id),
-                   LOG_TEXT("traceparent", delivery->traceparent), LOG_NUMBER("redelivered", redelivered)),
-        "\n📩 Message reçu pour soirée %s\n   Style: %s\n   Client: %s\n   Timestamp: %s\n",
-        message->soiree_id, message->style, message->client_id, message->timestamp);
+    log_event(LOG_INFO, "message.received",
+              LOG_FIELDS(LOG_TEXT("soireeId", message->soiree_id),
+                         LOG_TEXT("requestId", delivery->message_id), LOG_TEXT("style", message->style),
+                         LOG_TEXT("clientId", message->client_id), LOG_TRACE(delivery->traceparent),
+                         LOG_NUMBER("redelivered", redelivered)),
+              "\n📩 Message reçu pour soirée %s\n   Style: %s\n   Client: %s\n   Timestamp: %s\n",
+              message->soiree_id, message->style, message->client_id, message->timestamp);
 }
 
 static void on_delivery(struct amqp *amqp, void *arg, const struct amqp_message *message)

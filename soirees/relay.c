@@ -27,7 +27,7 @@ enum {
 /* A message on its way, at index tag % WINDOW. */
 struct flight {
     int64_t seq;
-    char message_id[UUID_SIZE];
+    char message_id[UUID_SIZE], traceparent[TRACEPARENT_SIZE];
     char soiree_id[sizeof((struct outbox_row *)0)->soiree_id];
     bool returned, again;
     unsigned failures;
@@ -102,6 +102,7 @@ static bool publish(struct relay *relay, const struct outbox_row *row, unsigned 
     *flight = (struct flight){.seq = row->seq, .failures = failures, .again = again};
     (void)text_copy(flight->message_id, sizeof flight->message_id, row->message_id);
     (void)text_copy(flight->soiree_id, sizeof flight->soiree_id, row->soiree_id);
+    (void)text_copy(flight->traceparent, sizeof flight->traceparent, row->traceparent);
     relay->next_tag = tag + 1;
     return true;
 }
@@ -233,10 +234,10 @@ static void settle(struct relay *relay, uint64_t tag, bool ack)
     }
     if (sent) {
         relay->confirmed[relay->confirmed_count++] = flight->seq;
-        log_event(
-            LOG_INFO, "message.confirmed",
-            LOG_FIELDS(LOG_TEXT("soireeId", flight->soiree_id), LOG_TEXT("requestId", flight->message_id)),
-            "📨 Message publié pour soirée %s", flight->soiree_id);
+        log_event(LOG_INFO, "message.confirmed",
+                  LOG_FIELDS(LOG_TEXT("soireeId", flight->soiree_id),
+                             LOG_TEXT("requestId", flight->message_id), LOG_TRACE(flight->traceparent)),
+                  "📨 Message publié pour soirée %s", flight->soiree_id);
     } else if (!flight->again) { /* one sent again is due again anyway */
         delay(relay, flight);
     }
@@ -271,7 +272,7 @@ static void on_returned(struct amqp *amqp, void *arg, unsigned channel, const ch
         if (!relay->queue_doubtful)
             log_event(LOG_WARN, "message.returned",
                       LOG_FIELDS(LOG_TEXT("soireeId", flight->soiree_id), LOG_TEXT("requestId", message_id),
-                                 LOG_NUMBER("code", code)),
+                                 LOG_TRACE(flight->traceparent), LOG_NUMBER("code", code)),
                       "⚠️ Message non routé pour soirée %s (%d %s), il sera renvoyé",
                       flight->soiree_id, code, text);
         relay->queue_doubtful = true;

@@ -215,7 +215,10 @@ static const char *const bad_traceparents[] = {
     "00-" TRACE "-" PARENT "-01-x",
     "00-" TRACE "-" PARENT "-0g",
     "00-" TRACE "-" PARENT "-0A",
-    "01-" TRACE "-" PARENT "-01",
+    "0a-" TRACE "-" PARENT "-01x",
+    "0A-" TRACE "-" PARENT "-01",
+    "0x-" TRACE "-" PARENT "-01",
+    "01-" TRACE "-" PARENT,
     "ff-" TRACE "-" PARENT "-01",
     "0--" TRACE "-" PARENT "-01",
     "00_" TRACE "-" PARENT "-01",
@@ -236,6 +239,8 @@ static void test_only_well_formed_traceparents_are_valid(void **state)
     (void)state;
     static const char *const good[] = {"00-" TRACE "-" PARENT "-01", "00-" TRACE "-" PARENT "-00",
                                        "00-" TRACE "-" PARENT "-ff",
+                                       "01-" TRACE "-" PARENT "-01",
+                                       "fe-" TRACE "-" PARENT "-01-what-comes-later",
                                        "00-00000000000000000000000000000001-0000000000000001-01",
                                        "00-10000000000000000000000000000000-1000000000000000-01"};
     for (size_t i = 0; i < COUNT(good); i++)
@@ -250,16 +255,20 @@ static void test_only_well_formed_traceparents_are_valid(void **state)
 static void test_a_valid_trace_goes_on_with_a_parent_of_ours(void **state)
 {
     (void)state;
-    static const char *const flags[] = {"00", "01", "ff"};
-    for (size_t i = 0; i < COUNT(flags); i++) {
-        char incoming[TRACEPARENT_SIZE], out[TRACEPARENT_SIZE], next[TRACEPARENT_SIZE];
-        (void)snprintf(incoming, sizeof incoming, "00-" TRACE "-" PARENT "-%s", flags[i]);
+    static const struct {
+        const char *version, *end, *flags;
+    } cases[] = {{"00", "00", "00"}, {"00", "01", "01"},  {"00", "ff", "01"},
+                 {"00", "fe", "00"}, {"00", "02", "00"}, {"5a", "01-x", "01"}};
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        char incoming[2 * TRACEPARENT_SIZE], out[TRACEPARENT_SIZE], next[TRACEPARENT_SIZE], id[TRACE_ID_SIZE];
+        (void)snprintf(incoming, sizeof incoming, "%s-" TRACE "-" PARENT "-%s", cases[i].version, cases[i].end);
         memset(out, 'x', sizeof out);
         traceparent_continue(incoming, out);
         assert_true(traceparent_valid(out));
-        assert_memory_equal(out, incoming, 36);
+        assert_memory_equal(out, "00-" TRACE "-", 36);
+        assert_string_equal(trace_id(incoming, id), TRACE);
         assert_memory_not_equal(out + 36, incoming + 36, 16);
-        assert_string_equal(out + 53, flags[i]);
+        assert_string_equal(out + 53, cases[i].flags);
         traceparent_continue(incoming, next);
         assert_string_not_equal(out, next);
     }
@@ -275,6 +284,7 @@ static void assert_new_trace(const char *incoming)
     assert_memory_not_equal(out + 3, other + 3, 32);
     assert_memory_not_equal(out + 36, other + 36, 16);
     assert_memory_not_equal(out + 3, TRACE, 32);
+    assert_string_equal(trace_id(incoming, (char[TRACE_ID_SIZE]){"x"}), "");
 }
 
 static void test_without_a_valid_trace_a_new_sampled_one_begins(void **state)
