@@ -214,7 +214,7 @@ static struct MHD_Response *response_new(struct http_call *call)
 
 /* People read of their soirées and playlists; machines of each request, but for the many that ask for health.
  */
-static void log_call(const struct http_call *call)
+static void log_call(struct http_call *call)
 {
     enum log_level level = log_is_json() && strcmp(call->path, "/health") != 0 ? LOG_INFO : LOG_DEBUG;
     if (!log_enabled(level))
