@@ -11,6 +11,7 @@
 #include "cleanup.h"
 #include "ids.h"
 #include "mem.h"
+#include "metrics.h"
 
 enum {
     RETRY_BASE_MS = 500,
@@ -19,6 +20,19 @@ enum {
     FRAMES_PER_TURN = 512, /* then tick() has its turn, however much comes in */
     HEARTBEAT_MAX_S = 3600,
 };
+
+enum { CONNECTION_MADE, CONNECTION_LOST, CONNECTION_FAILED };
+static struct metrics_counter connections = {
+    .name = "amqp_connections_total",
+    .help = "Connections to RabbitMQ: made, lost after that, and tries that failed.",
+    .label = "event",
+    .values = {"made", "lost", "failed"},
+};
+
+void amqp_put_metrics(struct buf *out)
+{
+    metrics_put_counter(out, &connections);
+}
 
 /* ---- the object ---- */
 
@@ -186,6 +200,7 @@ static bool serve(struct amqp *amqp)
             wire_fail(amqp, "connexion abandonnée");
         return false;
     }
+    metrics_count(&connections, CONNECTION_MADE);
     while (wire_is_up(amqp) && !is_stopping(amqp)) {
         bool at_once = amqp->woken || wire_has_frames(amqp);
         int64_t wait_ms = at_once ? 0 : amqp->tick_ms;
@@ -245,6 +260,7 @@ void amqp_run(struct amqp *amqp)
         wire_close(amqp, is_stopping(amqp));
         if (is_stopping(amqp))
             return;
+        metrics_count(&connections, was_up ? CONNECTION_LOST : CONNECTION_FAILED);
         if (amqp->handlers->down)
             amqp->handlers->down(amqp, amqp->arg, amqp->reason, was_up);
         prepare_next_try(amqp, was_steady);

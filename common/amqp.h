@@ -19,6 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "buf.h"
 #include "status.h"
 
 struct amqp;
@@ -106,6 +107,9 @@ void amqp_drop(struct amqp *amqp, const char *reason);
 
 /* Owner's thread, while up: the next turn of the loop, and so tick(), comes after delay_ms at the latest. */
 void amqp_tick_in(struct amqp *amqp, int64_t delay_ms);
+
+/* Appends the metrics of the process' connection (see metrics.h): made, lost, failed tries. Any thread. */
+void amqp_put_metrics(struct buf *out);
 
 bool amqp_is_up(const struct amqp *amqp); /* true from before up() until the loss is noticed */
 bool amqp_is_blocked(const struct amqp *amqp);

@@ -13,6 +13,8 @@
 #include "json.h"
 #include "log.h"
 #include "mem.h"
+#include "metrics.h"
+#include "since.h"
 
 enum {
     CALL_TIMEOUT_MS = 5000,
@@ -26,8 +28,20 @@ enum {
 };
 
 enum state { STATE_OFF, STATE_STARTING, STATE_REGISTERED, STATE_UNREACHABLE, STATE_REFUSED, STATE_STOPPED };
-static const char *const state_names[] = {"off",         "starting", "registered",
-                                          "unreachable", "refused",  "stopped"};
+static const char *const state_names[] = {"off",     "starting", "registered", "unreachable",
+                                          "refused", "stopped",  NULL};
+
+enum call { CALL_REGISTRATION, CALL_WATCH };
+static struct metrics_counter registrations = {
+    .name = "consul_registrations_total",
+    .help = "Registrations at the Consul agent: more than one when it has forgotten us or was away.",
+};
+static struct metrics_counter failures = {
+    .name = "consul_failures_total",
+    .help = "Calls of the Consul agent that failed.",
+    .label = "call",
+    .values = {"registration", "watch"},
+};
 
 struct consul {
     struct http_client *client;
@@ -47,6 +61,7 @@ struct consul {
     pthread_mutex_t mutex; /* guards everything below */
     pthread_cond_t stopped;
     enum state state;
+    struct since since; /* of the state */
     char urls[CONSUL_INSTANCES_MAX][CONSUL_URL_SIZE];
     size_t count;
     int64_t empty_since_ms; /* -1: the list is good */
@@ -78,6 +93,7 @@ static void set_state(struct consul *consul, enum state state, const char *reaso
     pthread_mutex_lock(&consul->mutex);
     bool changed = consul->state != state;
     consul->state = state;
+    since_set(&consul->since, (int)state);
     pthread_mutex_unlock(&consul->mutex);
     const char *name = consul->config.service_name;
     if (!changed)
@@ -102,6 +118,7 @@ static void probe_after(struct consul *consul, int64_t delay_ms)
 static void registration_failed(struct consul *consul, const struct http_exchange *exchange)
 {
     char reason[192];
+    metrics_count(&failures, CALL_REGISTRATION);
     if (exchange->status == STATUS_OK)
         (void)snprintf(reason, sizeof reason, "statut %ld", exchange->http_status);
     else
@@ -116,6 +133,7 @@ static void on_registered(struct http_exchange *exchange)
     struct consul *consul = OWNER(exchange, struct consul, call);
     if (exchange->status == STATUS_OK && exchange->http_status == 200) {
         consul->call_failures = 0;
+        metrics_count(&registrations, 0);
         set_state(consul, STATE_REGISTERED, "");
         probe_after(consul, PROBE_MS);
     } else {
@@ -290,6 +308,7 @@ static void on_watched(struct http_exchange *exchange)
         consul->watch_failures = 0;
     } else {
         consul->index = 0;
+        metrics_count(&failures, CALL_WATCH);
     }
     bool changed = ok && take_list(consul, urls, count);
     http_exchange_done(exchange);
@@ -343,12 +362,24 @@ bool consul_gave_up(struct consul *consul)
     return off || (since >= 0 && clock_mono_ms() - since > EMPTY_LIST_MS);
 }
 
-const char *consul_state(struct consul *consul)
+const char *consul_state(struct consul *consul, int64_t *ret_since_ms)
 {
-    pthread_mutex_lock(&consul->mutex);
-    enum state state = consul->state;
-    pthread_mutex_unlock(&consul->mutex);
-    return state_names[state];
+    *ret_since_ms = since_ms(&consul->since);
+    return state_names[since_state(&consul->since)];
+}
+
+void consul_put_metrics(struct consul *consul, struct buf *out)
+{
+    int64_t since;
+    metrics_put_state(out, "consul_state", "Registration at the Consul agent: 1 for the present state.",
+                      state_names, consul_state(consul, &since));
+    metrics_put_counter(out, &registrations);
+    metrics_put_counter(out, &failures);
+    if (!*consul->config.watched)
+        return;
+    char urls[CONSUL_INSTANCES_MAX][CONSUL_URL_SIZE];
+    metrics_put_gauge(out, "consul_instances", "Passing instances of the other service that are known.",
+                      (double)consul_instances(consul, urls));
 }
 
 /* ---- life ---- */
@@ -377,6 +408,7 @@ struct consul *consul_new(struct http_client *client, const struct consul_config
         .state = *config->host ? STATE_STARTING : STATE_OFF,
         .empty_since_ms = clock_mono_ms(),
     };
+    since_set(&consul->since, (int)consul->state);
     pthread_mutex_init(&consul->mutex, NULL);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
@@ -396,6 +428,7 @@ static void tell_stopped(struct consul *consul)
 {
     pthread_mutex_lock(&consul->mutex);
     consul->state = STATE_STOPPED;
+    since_set(&consul->since, STATE_STOPPED);
     pthread_cond_signal(&consul->stopped);
     pthread_mutex_unlock(&consul->mutex);
 }

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "buf.h"
 #include "http_client.h"
 #include "status.h"
 
@@ -56,8 +57,12 @@ size_t consul_instances(struct consul *consul, char urls[CONSUL_INSTANCES_MAX][C
  * thread. */
 bool consul_gave_up(struct consul *consul);
 
-/* For /health: "off", "registered", "unreachable", …; any thread. */
-const char *consul_state(struct consul *consul);
+/* For /health: "off", "registered", "unreachable", …, and since when (wall clock); any thread. */
+const char *consul_state(struct consul *consul, int64_t *ret_since_ms);
+
+/* Appends Consul's metrics (see metrics.h): the state, registrations, failed calls, passing instances. Any
+ * thread. */
+void consul_put_metrics(struct consul *consul, struct buf *out);
 
 /* Reads a reply of /v1/health/service into urls: skips entries without a usable address or port. Pure.
  * PROTOCOL when it is no such reply. */

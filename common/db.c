@@ -15,6 +15,7 @@
 #include "db_internal.h"
 #include "failpoint.h"
 #include "mem.h"
+#include "metrics.h"
 
 enum { BUSY_TIMEOUT_MS = 5000 };
 static const unsigned long long LEAST_FREE_BYTES = 64ULL << 20;
@@ -218,6 +219,8 @@ enum status db_open(struct db **ret_db, const struct db_config *config, struct e
     *db = (struct db){.config = *config, .path = mem_text(config->path), .lock_fd = -1};
     db->wal_path = mem_format("%s-wal", db->path);
     db->writer.config = &db->config;
+    since_set(&db->write_ok, true);
+    since_set(&db->space_ok, true);
     pthread_mutex_init(&db->mutex, NULL);
     pthread_cond_init(&db->reader_free, NULL);
 
@@ -254,19 +257,50 @@ void db_close(struct db *db)
     free(db);
 }
 
-enum status db_check_space(const struct db *db, struct err *err)
+static bool read_space(const struct db *db, unsigned long long *ret_available, unsigned long long *ret_least)
 {
     struct statvfs fs;
     if (statvfs(db->path, &fs) != 0)
-        return err_set(err, STATUS_IO, "%s: %s", db->path, strerror(errno));
-    unsigned long long available = (unsigned long long)fs.f_bavail * fs.f_frsize;
+        return false;
     unsigned long long least = (unsigned long long)fs.f_blocks * fs.f_frsize / 20;
-    if (least < LEAST_FREE_BYTES)
-        least = LEAST_FREE_BYTES;
-    if (available < least)
-        return err_set(err, STATUS_FULL, "espace disque insuffisant : %llu Mio libres, %llu nécessaires",
-                       available >> 20, least >> 20);
-    return STATUS_OK;
+    *ret_available = (unsigned long long)fs.f_bavail * fs.f_frsize;
+    *ret_least = least < LEAST_FREE_BYTES ? LEAST_FREE_BYTES : least;
+    return true;
+}
+
+enum status db_check_space(struct db *db, struct err *err)
+{
+    unsigned long long available = 0, least = 0;
+    enum status status = STATUS_OK;
+    if (!read_space(db, &available, &least))
+        status = err_set(err, STATUS_IO, "%s: %s", db->path, strerror(errno));
+    else if (available < least)
+        status = err_set(err, STATUS_FULL, "espace disque insuffisant : %llu Mio libres, %llu nécessaires",
+                         available >> 20, least >> 20);
+    since_set(&db->space_ok, status == STATUS_OK);
+    return status;
+}
+
+static void put_size(struct buf *out, const char *name, const char *help, const char *path)
+{
+    struct stat file;
+    metrics_put_gauge(out, name, help, stat(path, &file) == 0 ? (double)file.st_size : 0);
+}
+
+void db_put_metrics(struct db *db, struct buf *out)
+{
+    unsigned long long available = 0, least = 0;
+    put_size(out, "database_size_bytes", "Size of the database's file.", db->path);
+    put_size(out, "database_wal_size_bytes", "Size of its write-ahead log.", db->wal_path);
+    if (read_space(db, &available, &least)) {
+        metrics_put_gauge(out, "database_disk_free_bytes", "Free space on its file system.",
+                          (double)available);
+        metrics_put_gauge(out, "database_disk_least_free_bytes", "With less free space nothing is stored.",
+                          (double)least);
+    }
+    metrics_put_gauge(out, "database_writable", "Whether the database can be written now.",
+                      db_health(db, &(int64_t){0}, NULL) == STATUS_OK);
+    db_writer_put_metrics(out);
 }
 
 /* ---- the readers' pool ---- */
@@ -402,4 +436,18 @@ int64_t db_int(struct db_rows *rows, int column)
 double db_double(struct db_rows *rows, int column)
 {
     return sqlite3_column_double(rows->statement, column);
+}
+
+enum status db_look(struct db *db, unsigned statement, struct db_look *ret_look, struct err *err)
+{
+    struct db_conn *conn = db_reader_get(db);
+    struct db_rows rows = {0};
+    enum status status = db_query(conn, statement, &rows, err, "");
+    if (status == STATUS_OK && (status = db_next(&rows, err)) == STATUS_OK) {
+        (void)text_copy(ret_look->text, sizeof ret_look->text, db_text(&rows, 0));
+        ret_look->number = db_int(&rows, 0);
+    }
+    db_rows_done(&rows);
+    db_reader_put(db, conn);
+    return status;
 }

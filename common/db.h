@@ -10,10 +10,12 @@
 #ifndef COMMON_DB_H
 #define COMMON_DB_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "buf.h"
 #include "status.h"
 
 struct db;
@@ -44,6 +46,7 @@ enum status db_open(struct db **ret_db, const struct db_config *config, struct e
 /* Runs what is queued, stops the writer, closes; NULL is fine. Nothing may be submitted any more. */
 void db_close(struct db *db);
 
+enum { DB_COUNTS = 2 };
 struct db_job {
     /* Writer's thread, inside the job's savepoint. Not OK rolls this job back. */
     enum status (*run)(struct db_job *job, struct db_conn *conn, struct err *err);
@@ -52,6 +55,10 @@ struct db_job {
     void (*done)(struct db_job *job);
     bool durable; /* wait for fsync; false: survives the death of the process, not of the machine */
     bool grows;   /* refused with FULL while the disk has less free than db_disk_low's limit */
+    /* Numbers of stored rows that are kept in memory, so that nobody has to count them: run() says by how
+     * much it changes each, and the writer adds that once it is committed. `counts` NULL: none. */
+    _Atomic int64_t *counts;
+    int64_t changes[DB_COUNTS]; /* 0 before each run() */
     struct err err;
     struct db_job *next; /* the writer's */
 };
@@ -60,14 +67,27 @@ struct db_job {
  * message. */
 void db_submit(struct db *db, struct db_job *job);
 
-/* OK, or why the database cannot be written now (BUSY, FULL, IO) with the text. Any thread; does no more than
- * statvfs. While writing fails the writer tries an empty write every second, so that this recovers without
- * traffic. */
-enum status db_health(struct db *db, struct err *err);
+/* OK, or why the database cannot be written now (BUSY, FULL, IO) with the text; *ret_since_ms is since when
+ * it has been so (wall clock). A write that has not ended for 10 s counts as a failed one. Any thread; does
+ * no more than statvfs. While writing fails the writer tries an empty write every second, so that this
+ * recovers without traffic. */
+enum status db_health(struct db *db, int64_t *ret_since_ms, struct err *err);
+
+/* Appends the database's metrics (see metrics.h): sizes, free space, commits, their sizes and durations. Any
+ * thread. */
+void db_put_metrics(struct db *db, struct buf *out);
 
 /* ---- reading: a connection of the pool, for one short use ---- */
 struct db_conn *db_reader_get(struct db *db);
 void db_reader_put(struct db *db, struct db_conn *conn);
+
+/* The first column of the first row that a query without arguments gives, as a text (cut at a code point) and
+ * as a number; NOT_FOUND where there is none. Any thread; like every reader it may wait for a connection. */
+struct db_look {
+    char text[64];
+    int64_t number;
+};
+enum status db_look(struct db *db, unsigned statement, struct db_look *ret_look, struct err *err);
 
 /* ---- statements; `types` has a letter an argument: t const char * (NULL = SQL NULL), i int64_t, d double
  * ---- */

@@ -6,6 +6,7 @@
 #include <sqlite3.h>
 
 #include "db.h"
+#include "since.h"
 
 /* Statements that every transaction needs. */
 enum db_control { DB_BEGIN, DB_COMMIT, DB_SAVEPOINT, DB_RELEASE, DB_ROLLBACK_TO, DB_CONTROLS };
@@ -30,6 +31,8 @@ struct db {
     pthread_cond_t work;
     bool stopping;
     struct err health; /* of the last write */
+    struct since write_ok, space_ok;
+    _Atomic int64_t write_began_ms; /* monotonic; 0: none is under way */
 
     struct db_conn writer; /* the writer's thread alone, once it runs */
     pthread_t thread;
@@ -53,9 +56,10 @@ enum status db_transaction(struct db_conn *conn, enum status (*body)(void *arg, 
                            struct err *err);
 
 /* FULL while free space is below max(64 MiB, 5 % of the file system). */
-enum status db_check_space(const struct db *db, struct err *err);
+enum status db_check_space(struct db *db, struct err *err);
 
 enum status db_writer_start(struct db *db, struct err *err);
 void db_writer_stop(struct db *db);
+void db_writer_put_metrics(struct buf *out);
 
 #endif

@@ -8,13 +8,39 @@
 #include <time.h>
 
 #include "db_internal.h"
+#include "metrics.h"
 
-enum { BATCH_MAX = 256, IDLE_MS = 1000 };
+enum { BATCH_MAX = 256, IDLE_MS = 1000, STALLED_MS = 10000 };
 static const off_t WAL_LARGE_BYTES = 16 << 20;
+
+static struct metrics_counter commits = {
+    .name = "database_commits_total",
+    .help = "Transactions of the writer by their outcome.",
+    .label = "outcome",
+    .values = {"ok", "failed"},
+};
+static struct metrics_histogram commit_jobs_sizes = {
+    .name = "database_commit_jobs",
+    .help = "Writes that one transaction took together.",
+    .scale = &metrics_sizes,
+};
+static struct metrics_histogram commit_durations = {
+    .name = "database_commit_duration_seconds",
+    .help = "Transactions from their begin to the end of their fsync.",
+    .scale = &metrics_fast,
+};
+
+void db_writer_put_metrics(struct buf *out)
+{
+    metrics_put_counter(out, &commits);
+    metrics_put_histogram(out, &commit_jobs_sizes);
+    metrics_put_histogram(out, &commit_durations);
+}
 
 static enum status run_alone(struct db *db, struct db_job *job)
 {
     job->err = (struct err){0};
+    memset(job->changes, 0, sizeof job->changes);
     job->err.status = job->run(job, &db->writer, &job->err);
     return job->err.status;
 }
@@ -66,6 +92,7 @@ static enum status run_batch(void *arg, struct err *err)
 
 static void set_health(struct db *db, const struct err *err)
 {
+    since_set(&db->write_ok, err->status == STATUS_OK);
     pthread_mutex_lock(&db->mutex);
     db->health = *err;
     pthread_mutex_unlock(&db->mutex);
@@ -84,23 +111,36 @@ static enum status set_sync(struct db *db, bool durable, struct err *err)
     return status;
 }
 
+static void add_changes(struct db_job *job)
+{
+    for (int i = 0; job->counts && job->err.status == STATUS_OK && i < DB_COUNTS; i++)
+        if (job->changes[i])
+            atomic_fetch_add_explicit(&job->counts[i], job->changes[i], memory_order_relaxed);
+}
+
 static void commit_jobs(struct db *db, struct db_job *jobs)
 {
     struct batch batch = {.db = db, .jobs = jobs};
     bool durable = false, grows = false;
-    for (struct db_job *job = jobs; job; job = job->next) {
+    int64_t count = 0, began_us = clock_mono_us();
+    for (struct db_job *job = jobs; job; job = job->next, count++) {
         durable = durable || job->durable;
         grows = grows || job->grows;
     }
     if (grows)
         (void)db_check_space(db, &batch.space);
 
+    atomic_store(&db->write_began_ms, began_us / 1000);
     struct err err = {0};
     err.status = set_sync(db, durable, &err);
     if (err.status == STATUS_OK)
         err.status = db_transaction(&db->writer, run_batch, &batch, &err);
+    atomic_store(&db->write_began_ms, 0);
     struct err none = {0};
     set_health(db, batch.refused ? &none : &err);
+    metrics_count(&commits, err.status != STATUS_OK && !batch.refused);
+    metrics_observe(&commit_jobs_sizes, 0, count);
+    metrics_observe(&commit_durations, 0, clock_mono_us() - began_us);
     db->wal_grew = true;
 
     while (jobs) {
@@ -108,6 +148,7 @@ static void commit_jobs(struct db *db, struct db_job *jobs)
         jobs = job->next;
         if (err.status != STATUS_OK)
             job->err = err;
+        add_changes(job);
         job->done(job);
     }
     if (err.status == STATUS_UNSYNCED && db->config.fatal)
@@ -201,14 +242,26 @@ void db_submit(struct db *db, struct db_job *job)
     pthread_mutex_unlock(&db->mutex);
 }
 
-enum status db_health(struct db *db, struct err *err)
+enum status db_health(struct db *db, int64_t *ret_since_ms, struct err *err)
 {
     pthread_mutex_lock(&db->mutex);
     struct err health = db->health;
     pthread_mutex_unlock(&db->mutex);
+    int64_t began_ms = atomic_load(&db->write_began_ms);
+    int64_t stalled_ms = began_ms ? clock_mono_ms() - began_ms : 0;
+    if (health.status == STATUS_OK && stalled_ms > STALLED_MS) {
+        *ret_since_ms = clock_wall_ms() - stalled_ms;
+        return err_set(err, STATUS_BUSY, "une écriture n'a pas abouti depuis %lld s",
+                       (long long)stalled_ms / 1000);
+    }
     if (health.status == STATUS_OK)
-        return db_check_space(db, err);
-    if (err)
+        health.status = db_check_space(db, &health);
+    int64_t write_ms = since_ms(&db->write_ok), space_ms = since_ms(&db->space_ok);
+    *ret_since_ms = !since_state(&db->write_ok)   ? write_ms
+                    : !since_state(&db->space_ok) ? space_ms
+                    : write_ms > space_ms         ? write_ms
+                                                  : space_ms;
+    if (err && health.status != STATUS_OK)
         *err = health;
     return health.status;
 }

@@ -6,6 +6,7 @@
  *   http_call.c     what a handler reads of it
  *   http_access.c   who is calling, and whether they may
  *   http_reply.c    one answer
+ *   http_metrics.c  what is counted of them
  *
  * Connections are accepted here and handed to libmicrohttpd (MHD_add_connection), which has no listening
  * socket: its own way to stop listening, MHD_quiesce_daemon, races with its pool threads over the epoll set
@@ -19,6 +20,7 @@
 #include <stdatomic.h>
 
 #include "http_server.h"
+#include "metrics.h"
 
 struct MHD_Connection;
 struct MHD_Daemon;
@@ -89,11 +91,13 @@ struct http_match {
     enum http_method method;
     size_t prefix; /* bytes of the path up to its {…}, or all of it */
     bool has_param;
+    size_t path; /* number of the first route with the same path */
 };
 
 struct http_server {
     struct http_server_config config;
     struct http_match *matches; /* config.route_count of them */
+    struct http_meter *meters;  /* http_metrics.c's */
     struct MHD_Daemon *daemon;
     struct http_listener listener;
     atomic_bool draining;
@@ -130,7 +134,7 @@ struct http_call {
     struct http_server *server;
     struct MHD_Connection *connection;
     struct http_connection *peer;
-    int64_t began_ms;
+    int64_t began_us; /* monotonic */
 
     /* How far it has come. */
     bool begun;    /* the head was looked at */
@@ -142,12 +146,13 @@ struct http_call {
     const char *method_text; /* libmicrohttpd's */
     enum http_method method; /* HEAD is HTTP_GET */
     const struct http_route *route;
-    char *target, *target_heap;   /* target_small, or the heap's when that is too small */
-    unsigned allowed;             /* bit of each enum http_method that the path serves */
-    char *path, *query_text;      /* in target: as they came, NUL behind each */
-    size_t target_len, head_size; /* as they came */
-    char *decoded;                /* room for what is decoded next */
-    const char *param;            /* decoded, or "" */
+    const struct http_match *matched; /* the path's first route, whatever the method; NULL: none */
+    char *target, *target_heap;       /* target_small, or the heap's when that is too small */
+    unsigned allowed;                 /* bit of each enum http_method that the path serves */
+    char *path, *query_text;          /* in target: as they came, NUL behind each */
+    size_t target_len, head_size;     /* as they came */
+    char *decoded;                    /* room for what is decoded next */
+    const char *param;                /* decoded, or "" */
     struct http_query query[HTTP_QUERY_MAX];
     size_t query_count;
     const char *known[HTTP_KNOWN_COUNT]; /* libmicrohttpd's, NULL when absent */
@@ -245,6 +250,13 @@ void http_access_check(struct http_call *call);
 
 /* The client's address for the log, "" when unknown. */
 void http_access_client(const struct http_call *call, char out[ADDRESS_SIZE]);
+/* ---- http_metrics.c ---- */
+
+void http_metrics_init(struct http_server *server);
+void http_metrics_done(struct http_server *server);
+
+/* Counts an answered call; any pool thread. */
+void http_metrics_count(const struct http_call *call);
 
 /* ---- http_reply.c ---- */
 

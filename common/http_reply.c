@@ -221,7 +221,7 @@ static void log_call(struct http_call *call)
         return;
     char client[ADDRESS_SIZE];
     http_access_client(call, client);
-    int64_t duration_ms = clock_mono_ms() - call->began_ms;
+    int64_t duration_ms = (clock_mono_us() - call->began_us) / 1000;
     log_event(level, "http.request",
               LOG_FIELDS(LOG_TEXT("method", call->method_text), LOG_TEXT("path", call->path),
                          LOG_NUMBER("status", call->status), LOG_NUMBER("durationMs", duration_ms),
@@ -244,6 +244,7 @@ bool http_reply_queue(struct http_call *call)
         return false;
     bool queued = MHD_queue_response(call->connection, (unsigned)call->status, response) == MHD_YES;
     MHD_destroy_response(response);
+    http_metrics_count(call);
     log_call(call);
     return queued;
 }

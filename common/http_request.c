@@ -66,7 +66,7 @@ struct http_call *http_call_new(struct http_server *server, struct MHD_Connectio
     call->server = server;
     call->connection = connection;
     call->peer = peer;
-    call->began_ms = clock_mono_ms();
+    call->began_us = clock_mono_us();
     call->param = "";
     call->body = call->body_small;
     call->body_capacity = sizeof call->body_small;
@@ -355,6 +355,8 @@ static void find_route(struct http_call *call)
         if (!everything && !route_fits(match, config->routes[i].path, path, len))
             continue;
         call->allowed |= 1u << match->method;
+        if (!everything && (!call->matched || !match->has_param))
+            call->matched = match;
         if (match->method == call->method && (!call->route || !match->has_param)) {
             call->route = &config->routes[i];
             call->param = path + match->prefix;

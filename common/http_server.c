@@ -103,7 +103,7 @@ static void *on_target(void *arg, const char *target, struct MHD_Connection *con
     struct http_server *server = arg;
     struct http_connection *peer = peer_of(connection);
     struct http_call *call = http_call_new(server, connection, peer, target ? target : "");
-    http_connection_expect_rest(server, peer, call->began_ms);
+    http_connection_expect_rest(server, peer, call->began_us / 1000);
     return call;
 }
 
@@ -170,6 +170,7 @@ static void match_routes(struct http_server *server)
 {
     const struct http_server_config *config = &server->config;
     server->matches = mem_new(config->route_count * sizeof *server->matches);
+    http_metrics_init(server);
     for (size_t i = 0; i < config->route_count; i++) {
         size_t prefix = strcspn(config->routes[i].path, "{");
         server->matches[i] = (struct http_match){
@@ -177,6 +178,9 @@ static void match_routes(struct http_server *server)
             .prefix = prefix,
             .has_param = config->routes[i].path[prefix] == '{',
         };
+        size_t *path = &server->matches[i].path;
+        while (strcmp(config->routes[*path].path, config->routes[i].path) != 0)
+            ++*path;
     }
 }
 
@@ -319,5 +323,6 @@ void http_server_close(struct http_server *server)
     pthread_cond_destroy(&server->quiet);
     pthread_mutex_destroy(&server->mutex);
     free(server->matches);
+    http_metrics_done(server);
     free(server);
 }

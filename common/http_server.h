@@ -83,6 +83,11 @@ void http_server_drain(struct http_server *server);
  * once the parked calls, if any, are answered. */
 bool http_server_idle(struct http_server *server, int timeout_ms);
 
+/* Appends the server's metrics (see metrics.h): its calls by route template, method and status, their
+ * durations, and what is open. What belongs to no route counts as "other"; what libmicrohttpd answers by
+ * itself (see above) does not count. Any thread. */
+void http_server_put_metrics(struct http_server *server, struct buf *out);
+
 /* Stops the threads and frees the server; NULL is fine. Every parked call must have been answered, or be
  * answered within a second: libmicrohttpd aborts the process on a suspended connection. Answers not yet sent
  * are lost. */

@@ -42,6 +42,26 @@ int64_t clock_mono_ms(void)
     return clock_ms(CLOCK_MONOTONIC);
 }
 
+int64_t clock_mono_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+int64_t uuid_time_ms(const char *uuid)
+{
+    int64_t ms = 0;
+    for (int i = 0; i < 13; i++) {
+        char c = uuid[i], letter = (char)(c | 32);
+        int digit = c >= '0' && c <= '9' ? c - '0' : letter >= 'a' && letter <= 'f' ? letter - 'a' + 10 : -1;
+        if (i == 8 ? c != '-' : digit < 0)
+            return -1;
+        ms = i == 8 ? ms : ms * 16 + digit;
+    }
+    return uuid[13] == '-' && uuid[14] == '7' ? ms : -1;
+}
+
 static void hex(const unsigned char *bytes, size_t len, char *out)
 {
     static const char digits[] = "0123456789abcdef";

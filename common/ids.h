@@ -14,6 +14,11 @@ void uuid_v7(char out[UUID_SIZE]);
 int64_t clock_wall_ms(void);
 /* Monotonic, ms, for every delay and deadline inside a process. */
 int64_t clock_mono_ms(void);
+/* Monotonic, µs, for measuring. */
+int64_t clock_mono_us(void);
+
+/* When a UUIDv7 was made, wall clock ms; -1 for any other text. */
+int64_t uuid_time_ms(const char *uuid);
 
 /* "2025-12-02T10:30:00.000Z" (RFC 3339, always UTC and ms). Times outside years 0000-9999 are clamped. */
 void timestamp_format(int64_t wall_ms, char out[TIMESTAMP_SIZE]);

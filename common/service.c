@@ -10,10 +10,12 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "api.h"
 #include "cleanup.h"
 #include "ids.h"
 #include "log.h"
 #include "mem.h"
+#include "metrics.h"
 #include "proxies.h"
 #include "tokens.h"
 
@@ -397,7 +399,19 @@ void service_consul_config(const struct config *config, struct consul_config *re
     };
 }
 
-void service_answer_health(struct http_call *call, const char *service_name,
+void service_answer_metrics(struct http_call *call, const char *program,
+                            void (*put)(struct buf *out, void *service), void *service)
+{
+    CLEANUP(buf_done) struct buf body;
+    buf_init(&body, METRICS_MAX_BYTES);
+    put(&body, service);
+    metrics_put_process(&body, program);
+    http_call_set(call, "Cache-Control", "no-store");
+    http_call_set(call, "Vary", "Accept-Encoding");
+    api_answer_packed(call, "text/plain; version=0.0.4; charset=utf-8", &body);
+}
+
+void service_answer_health(struct http_call *call, const char *service_name, bool ready,
                            const struct component *components, size_t count)
 {
     bool healthy = true;
@@ -405,7 +419,7 @@ void service_answer_health(struct http_call *call, const char *service_name,
         healthy = healthy && !components[i].fails;
     struct buf body;
     buf_init(&body, 16 * 1024);
-    buf_format(&body, "{\"status\":\"%s\"", healthy ? "healthy" : "unhealthy");
+    buf_format(&body, "{\"status\":\"%s%s\"", healthy ? "" : "un", ready ? "ready" : "healthy");
     json_put_name(&body, "service");
     json_put_text(&body, service_name);
     buf_text(&body, ",\"components\":{");
@@ -417,6 +431,10 @@ void service_answer_health(struct http_call *call, const char *service_name,
             json_put_name(&body, "detail");
             json_put_text(&body, components[i].detail);
         }
+        char since[TIMESTAMP_SIZE];
+        timestamp_format(components[i].since_ms, since);
+        json_put_name(&body, "since");
+        json_put_text(&body, since);
         buf_char(&body, '}');
     }
     buf_text(&body, "}}");

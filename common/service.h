@@ -51,13 +51,20 @@ void service_amqp_config(const struct config *config, const char *connection_nam
 
 void service_consul_config(const struct config *config, struct consul_config *ret_config);
 
-/* One part of GET /health. */
+/* One part of GET /health and GET /ready. */
 struct component {
     const char *name, *state, *detail; /* detail "" = none */
     bool fails;                        /* the service cannot do its job by itself: 503 */
+    int64_t since_ms;                  /* when the state began, wall clock */
 };
-void service_answer_health(struct http_call *call, const char *service_name,
+/* Answers 200, or 503 when a component fails. `ready` chooses the words: "ready" and "unready" for load
+ * balancers, "healthy" and "unhealthy" for Consul and whoever restarts what is ill. */
+void service_answer_health(struct http_call *call, const char *service_name, bool ready,
                            const struct component *components, size_t count);
+
+/* Answers GET /metrics: what put() appends, and the process'. `program` names it ("soirees"). */
+void service_answer_metrics(struct http_call *call, const char *program,
+                            void (*put)(struct buf *out, void *service), void *service);
 
 /* 503 with a detail that fits a storage error, or the status' own problem. */
 void service_answer_error(struct http_call *call, const struct err *err);

@@ -79,6 +79,7 @@ enum status daemon_start(const struct config *config, void **ret_service, struct
 {
     struct playlists *playlists = mem_new(sizeof *playlists);
     playlists->name = config_text(config, "SERVICE_NAME");
+    since_set(&playlists->draining, false);
     enum status status = open_all(playlists, config, err);
     if (status != STATUS_OK) {
         daemon_stop(playlists, 0);
@@ -96,7 +97,7 @@ void daemon_stop(void *service, int grace_ms)
 {
     struct playlists *playlists = service;
     int64_t end_ms = clock_mono_ms() + grace_ms;
-    atomic_store(&playlists->draining, true);
+    since_set(&playlists->draining, true);
     consul_stop(playlists->consul, grace_ms < DEREGISTER_MS ? grace_ms : DEREGISTER_MS);
     worker_stop(playlists->worker, grace_ms);
     int64_t left_ms = end_ms - clock_mono_ms();

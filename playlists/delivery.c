@@ -7,6 +7,7 @@
 #include "failpoint.h"
 #include "log.h"
 #include "mem.h"
+#include "meters.h"
 
 enum {
     KILLS_MAX = 5, /* starts that ended with the process; then the default playlist */
@@ -150,6 +151,7 @@ static void generate(struct http_task *task)
 static void log_saved(const struct delivery *delivery)
 {
     const struct playlist *playlist = &delivery->playlist;
+    meters_created(playlist->origine);
     log_event(LOG_INFO, "playlist.saved",
               FIELDS(delivery, LOG_TEXT("playlistId", playlist->id), LOG_TEXT("origine", playlist->origine),
                      LOG_NUMBER("tracks", playlist->tracks.count)),

@@ -12,6 +12,7 @@
 #include "failpoint.h"
 #include "log.h"
 #include "mem.h"
+#include "meters.h"
 
 enum { REPLY_MAX_BYTES = 1 << 20, TRACKS_MAX_BYTES = 4 << 20 };
 
@@ -181,6 +182,18 @@ void generator_go_on(struct generation *generation)
     }
 }
 
+static void measure(const struct generation *generation, const struct http_exchange *exchange,
+                    enum status outcome)
+{
+    bool answered = exchange->status == STATUS_OK;
+    unsigned series = outcome == STATUS_OK                       ? ATTEMPT_OK
+                      : exchange->status == STATUS_TIMEOUT       ? ATTEMPT_TIMEOUT
+                      : exchange->status == STATUS_NETWORK       ? ATTEMPT_NETWORK
+                      : answered && exchange->http_status != 200 ? ATTEMPT_STATUS
+                                                                 : ATTEMPT_INVALID;
+    metrics_observe(&meters_attempts, series, (clock_mono_ms() - generation->began_ms) * 1000);
+}
+
 static void on_reply(struct http_exchange *exchange)
 {
     struct generation *generation = OWNER(exchange, struct generation, exchange);
@@ -193,6 +206,7 @@ static void on_reply(struct http_exchange *exchange)
     else
         err.status = generator_parse(buf_get(&exchange->reply), exchange->reply.len, generation->playlist,
                                      &err);
+    measure(generation, exchange, err.status);
     http_exchange_done(exchange);
     if (err.status != STATUS_OK) {
         fail(generation, err.text);

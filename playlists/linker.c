@@ -9,6 +9,7 @@
 #include "failpoint.h"
 #include "log.h"
 #include "mem.h"
+#include "meters.h"
 
 enum {
     DELIVER_MS = 5000,
@@ -79,6 +80,8 @@ static void conclude(struct link_delivery *delivery, bool ended)
 {
     delivery->ended = ended;
     if (!ended)
+        metrics_count(&meters_links, LINK_PENDING);
+    if (!ended)
         log_event(delivery->quiet ? LOG_DEBUG : LOG_ERROR, "link.pending",
                   FIELDS(delivery, LOG_TEXT("reason", delivery->reason)),
                   "❌ Erreur mise à jour soirée %s: %s (nouvel essai plus tard)", delivery->link.soiree_id,
@@ -121,6 +124,7 @@ static void try_next(struct link_delivery *delivery)
 
 static void delivered(struct link_delivery *delivery)
 {
+    metrics_count(&meters_links, LINK_DELIVERED);
     log_event(LOG_INFO, "link.delivered",
               FIELDS(delivery, LOG_NUMBER("attempts", delivery->link.attempts + 1)),
               "✅ Soirée %s mise à jour avec succès", delivery->link.soiree_id);
@@ -129,6 +133,7 @@ static void delivered(struct link_delivery *delivery)
 
 static void pointless(struct link_delivery *delivery, const char *why)
 {
+    metrics_count(&meters_links, LINK_POINTLESS);
     log_event(LOG_WARN, "link.ended", FIELDS(delivery, LOG_TEXT("reason", why)),
               "⚠️ Soirée %s non mise à jour: %s", delivery->link.soiree_id, why);
     conclude(delivery, true);

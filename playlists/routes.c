@@ -6,6 +6,7 @@
 #include "cleanup.h"
 #include "document.h"
 #include "mem.h"
+#include "meters.h"
 #include "service.h"
 
 /* The longest body that was accepted (64 KiB) may grow when it is written: 6 bytes for a control character of
@@ -157,20 +158,32 @@ static void delete_item(struct http_call *call, void *service)
 
 /* ---- health ---- */
 
+static void answer_health(struct http_call *call, struct playlists *playlists, bool ready)
+{
+    struct err database = {0};
+    int64_t database_ms = 0, broker_ms = 0, consul_ms = 0;
+    bool draining = since_state(&playlists->draining);
+    database.status = db_health(store_db(playlists->store), &database_ms, &database);
+    const char *broker = worker_state(playlists->worker, &broker_ms);
+    const char *consul = consul_state(playlists->consul, &consul_ms);
+    const struct component components[] = {
+        {"service", draining ? "draining" : "running", "", draining, since_ms(&playlists->draining)},
+        {"database", database.status == STATUS_OK ? "ok" : "failing", database.text,
+         database.status != STATUS_OK, database_ms},
+        {"worker", broker, "", false, broker_ms},
+        {"consul", consul, "", false, consul_ms},
+    };
+    service_answer_health(call, playlists->name, ready, components, sizeof components / sizeof *components);
+}
+
 static void get_health(struct http_call *call, void *service)
 {
-    struct playlists *playlists = service;
-    struct err database = {0};
-    bool draining = atomic_load(&playlists->draining);
-    database.status = store_health(playlists->store, &database);
-    const struct component components[] = {
-        {"service", draining ? "draining" : "running", "", draining},
-        {"database", database.status == STATUS_OK ? "ok" : "failing", database.text,
-         database.status != STATUS_OK},
-        {"worker", worker_state(playlists->worker), "", false},
-        {"consul", consul_state(playlists->consul), "", false},
-    };
-    service_answer_health(call, playlists->name, components, sizeof components / sizeof *components);
+    answer_health(call, service, false);
+}
+
+static void get_ready(struct http_call *call, void *service)
+{
+    answer_health(call, service, true);
 }
 
 /* ---- the description ---- */
@@ -191,6 +204,8 @@ const struct http_route playlists_routes[] = {
     {"PATCH", "/api/playlists/{id}", change_item, HTTP_TAKES_JSON},
     {"DELETE", "/api/playlists/{id}", delete_item, 0},
     {"GET", "/health", get_health, HTTP_OPEN},
+    {"GET", "/ready", get_ready, HTTP_OPEN},
+    {"GET", "/metrics", meters_get, HTTP_METRICS},
     {"GET", "/openapi.json", get_openapi, HTTP_OPEN},
     {"GET", "/docs", document_get_docs, HTTP_OPEN},
 };

@@ -1,13 +1,13 @@
-/* The REST API of the playlists: /api/playlists, /health, and its description: /openapi.json, /docs. */
+/* The REST API of the playlists: /api/playlists, /health, /ready, /metrics, and its description:
+ * /openapi.json, /docs. */
 #ifndef PLAYLISTS_ROUTES_H
 #define PLAYLISTS_ROUTES_H
-
-#include <stdatomic.h>
 
 #include "consul.h"
 #include "delivery.h"
 #include "http_server.h"
 #include "linker.h"
+#include "since.h"
 #include "store.h"
 #include "worker.h"
 
@@ -21,7 +21,7 @@ struct playlists {
     struct consul *consul;
     struct http_client *client;
     struct http_server *server;
-    atomic_bool draining;
+    struct since draining; /* bool */
 };
 
 extern const struct http_route playlists_routes[];

@@ -1,11 +1,13 @@
 #include "store.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cleanup.h"
 #include "idempotency.h"
 #include "mem.h"
+#include "meters.h"
 
 #define COLUMNS                                                                                              \
     "seq, version, id, nom, description, styles, tracks, soiree_id, origine, created_ms, updated_ms"
@@ -33,6 +35,8 @@ enum statement {
     LINK_RETRY,
     LINK_HURRY,
     LINK_MEND,
+    LINK_COUNT,
+    LINK_OLDEST,
     IDEMPOTENCY,
     STATEMENT_COUNT = IDEMPOTENCY + IDEMPOTENCY_STATEMENTS
 };
@@ -72,15 +76,26 @@ static const char *const statements[STATEMENT_COUNT] = {
     [LINK_RETRY] = "UPDATE links SET attempts = attempts + 1, next_ms = ?2 WHERE seq = ?1",
     [LINK_HURRY] = "UPDATE links SET next_ms = 0 WHERE attempts > 0",
     [LINK_MEND] = "UPDATE links SET next_ms = 0 WHERE next_ms > ?1",
+    [LINK_COUNT] = "SELECT count(*) FROM links",
+    [LINK_OLDEST] = "SELECT playlist_id FROM links ORDER BY seq LIMIT 1",
     [IDEMPOTENCY] = IDEMPOTENCY_SQL,
 };
 
 struct store {
     struct db *db;
+    _Atomic int64_t counts[DB_COUNTS]; /* [0]: pending links */
 };
 
 extern const struct db_migration playlists_schema[];
 extern const size_t playlists_schema_count;
+
+void store_pending_look(struct store *store, struct store_pending *ret_pending)
+{
+    struct db_look oldest = {0};
+    bool known = db_look(store->db, LINK_OLDEST, &oldest, NULL) == STATUS_OK;
+    ret_pending->count = atomic_load(&store->counts[0]);
+    ret_pending->oldest_ms = known ? uuid_time_ms(oldest.text) : -1;
+}
 
 enum status store_open(struct store **ret_store, const struct store_config *config, struct err *err)
 {
@@ -95,10 +110,14 @@ enum status store_open(struct store **ret_store, const struct store_config *conf
         .fatal = config->fatal,
     };
     enum status status = db_open(&store->db, &db, err);
+    struct db_look links = {0};
+    if (status == STATUS_OK)
+        status = db_look(store->db, LINK_COUNT, &links, err);
+    atomic_store(&store->counts[0], links.number);
     if (status == STATUS_OK)
         *ret_store = store;
     else
-        free(store);
+        store_close(store);
     return status;
 }
 
@@ -110,9 +129,9 @@ void store_close(struct store *store)
     free(store);
 }
 
-enum status store_health(struct store *store, struct err *err)
+struct db *store_db(struct store *store)
 {
-    return db_health(store->db, err);
+    return store->db;
 }
 
 /* ---- reads ---- */
@@ -231,6 +250,7 @@ static enum status create(struct db_conn *conn, struct store_write *write, struc
     (void)text_copy(write->playlist.origine, sizeof write->playlist.origine, "manuelle");
     write->playlist.created_ms = now_ms;
     enum status status = insert(conn, &write->playlist, err);
+    write->created = status == STATUS_OK;
     if (status == STATUS_OK && write->key[0])
         status = idempotency_keep(conn, IDEMPOTENCY, write->key, buf_get(&document), write->playlist.id,
                                   now_ms, err);
@@ -267,6 +287,7 @@ static enum status delete_playlist(struct db_conn *conn, struct store_write *wri
     enum status status = load(conn, write, err);
     if (status == STATUS_OK)
         status = db_run(conn, LINK_DELETE_PLAYLIST, err, "t", write->playlist.id);
+    write->job.changes[0] -= status == STATUS_OK ? db_changes(conn) : 0;
     return status == STATUS_OK ? db_run(conn, DELETE, err, "i", write->playlist.seq) : status;
 }
 
@@ -288,6 +309,8 @@ static void write_done(struct db_job *job)
 {
     struct store_write *write = OWNER(job, struct store_write, job);
     write->err = job->err;
+    if (write->created && job->err.status == STATUS_OK)
+        meters_created(write->playlist.origine);
     write->done(write);
 }
 
@@ -297,6 +320,7 @@ void store_submit(struct store *store, struct store_write *write)
         .run = run_write,
         .done = write_done,
         .durable = true,
+        .counts = store->counts,
         .grows = write->kind != STORE_DELETE,
     };
     db_submit(store->db, &write->job);
@@ -390,6 +414,7 @@ static enum status save(struct db_conn *conn, struct store_step *step, struct er
     if (status == STATUS_OK)
         status = db_run(conn, LINK_INSERT, err, "tttti", playlist->id, step->soiree_id, step->request_id,
                         step->traceparent, playlist->created_ms + STORE_FIRST_LEASE_MS);
+    step->job.changes[0] += status == STATUS_OK;
     return status == STATUS_OK ? find_link(conn, playlist->id, &step->link, err) : status;
 }
 
@@ -421,7 +446,8 @@ void store_step(struct store *store, struct store_step *step)
     /* The counts of starts and failures guard against what kills the process, not the machine: they need no
      * fsync. */
     bool saves = step->kind == STORE_SAVE;
-    step->job = (struct db_job){.run = run_step, .done = step_done, .durable = saves, .grows = saves};
+    step->job = (struct db_job){
+        .run = run_step, .done = step_done, .durable = saves, .grows = saves, .counts = store->counts};
     db_submit(store->db, &step->job);
 }
 
@@ -445,12 +471,15 @@ static enum status run_links(struct db_job *job, struct db_conn *conn, struct er
 {
     struct store_links *links = OWNER(job, struct store_links, job);
     const struct link *link = &links->links[0];
+    enum status status;
     switch (links->kind) {
     case STORE_LINKS_CLAIM:
         links->count = 0;
         return claim(conn, links, err);
     case STORE_LINKS_END:
-        return db_run(conn, LINK_DELETE, err, "it", link->seq, link->playlist_id);
+        status = db_run(conn, LINK_DELETE, err, "it", link->seq, link->playlist_id);
+        job->changes[0] -= status == STATUS_OK ? db_changes(conn) : 0;
+        return status;
     case STORE_LINKS_RETRY:
         return db_run(conn, LINK_RETRY, err, "ii", link->seq, clock_wall_ms() + links->delay_ms);
     case STORE_LINKS_HURRY:
@@ -468,6 +497,6 @@ static void links_done(struct db_job *job)
 
 void store_links(struct store *store, struct store_links *links)
 {
-    links->job = (struct db_job){.run = run_links, .done = links_done};
+    links->job = (struct db_job){.run = run_links, .done = links_done, .counts = store->counts};
     db_submit(store->db, &links->job);
 }

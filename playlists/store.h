@@ -25,7 +25,7 @@ struct store_config {
 
 enum status store_open(struct store **ret_store, const struct store_config *config, struct err *err);
 void store_close(struct store *store);
-enum status store_health(struct store *store, struct err *err);
+struct db *store_db(struct store *store); /* for its health and metrics */
 
 /* ---- reads; any thread ---- */
 
@@ -56,7 +56,8 @@ struct store_write {
     struct err err;
     struct playlist playlist; /* OK: as it is now (STORE_DELETE: as it was) */
 
-    struct db_job job; /* the store's */
+    struct db_job job; /* the store's, from here */
+    bool created;
 };
 void store_submit(struct store *store, struct store_write *write);
 /* Frees what a write holds, not the struct. */
@@ -73,6 +74,14 @@ struct link {
     char traceparent[TRACEPARENT_SIZE];
     int64_t attempts;
 };
+
+/* The links that are pending: how many, and when the oldest one's playlist was made (wall clock), -1 where
+ * there is none or it cannot be read. The count is kept in memory, so that a look costs the same at any size.
+ * Any thread. */
+struct store_pending {
+    int64_t count, oldest_ms;
+};
+void store_pending_look(struct store *store, struct store_pending *ret_pending);
 
 /* ---- the steps of one delivery ---- */
 

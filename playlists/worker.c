@@ -12,6 +12,8 @@
 #include "in_progress.h"
 #include "log.h"
 #include "mem.h"
+#include "meters.h"
+#include "since.h"
 
 enum { REOPEN_BASE_MS = 500, REOPEN_MAX_MS = 30000, ACTIVE_PER_WORKER = 2 };
 
@@ -31,7 +33,7 @@ struct worker {
     struct amqp *amqp;
     pthread_t thread;
     bool running;
-    _Atomic enum state state;
+    struct since state; /* enum state */
     atomic_bool stopping;
 
     /* The worker's thread alone. */
@@ -63,10 +65,14 @@ static void on_ended(void *arg, struct delivery *delivery)
 {
     struct worker *worker = arg;
     FAILPOINT("worker.ack.before");
-    if (amqp_is_up(worker->amqp) && !is_stale(worker, delivery) &&
-        amqp_ack(worker->amqp, delivery->channel, delivery->tag))
+    bool acked = amqp_is_up(worker->amqp) && !is_stale(worker, delivery) &&
+                 amqp_ack(worker->amqp, delivery->channel, delivery->tag);
+    if (acked)
         worker->channels[delivery->channel - 1].failures = 0;
     FAILPOINT("worker.ack.after");
+    metrics_count(&meters_deliveries, acked ? DELIVERY_ACKED : DELIVERY_VOID);
+    if (acked)
+        metrics_observe(&meters_delivery_durations, 0, (clock_mono_ms() - delivery->received_ms) * 1000);
     log_event(LOG_INFO, "message.done",
               LOG_FIELDS(LOG_TEXT("soireeId", delivery->message.soiree_id),
                          LOG_TEXT("requestId", delivery->message_id), LOG_TRACE(delivery->traceparent),
@@ -81,6 +87,7 @@ static void on_overdue(void *arg, struct delivery *delivery)
     if (amqp_is_up(worker->amqp))
         (void)amqp_channel_close(worker->amqp, delivery->channel);
     reopen_later(worker, &worker->channels[delivery->channel - 1]);
+    metrics_count(&meters_deliveries, DELIVERY_OVERDUE);
 }
 
 static void settle(struct worker *worker)
@@ -136,6 +143,7 @@ static void on_delivery(struct amqp *amqp, void *arg, const struct amqp_message 
     if (message_decode(message->body, message->body_len, message->body_size, &delivery->message, &err) !=
         STATUS_OK) {
         dead_letters_add(worker->dead, amqp, message, delivery->incarnation, err.text);
+        metrics_count(&meters_deliveries, DELIVERY_DEAD);
         delivery_free(delivery);
         return;
     }
@@ -174,7 +182,7 @@ static bool on_up(struct amqp *amqp, void *arg)
     worker->failing = false;
     worker->queue_doubtful = false;
     if (!atomic_load(&worker->stopping))
-        atomic_store(&worker->state, STATE_CONSUMING);
+        since_set(&worker->state, STATE_CONSUMING);
     log_event(
         LOG_INFO, "worker.consuming",
         LOG_FIELDS(LOG_TEXT("url", amqp_url_shown(amqp)), LOG_NUMBER("workers", worker->config.workers)),
@@ -193,7 +201,7 @@ static void on_down(struct amqp *amqp, void *arg, const char *reason, bool was_u
     dead_letters_down(worker->dead);
     settle(worker);
     if (!atomic_load(&worker->stopping))
-        atomic_store(&worker->state, STATE_DISCONNECTED);
+        since_set(&worker->state, STATE_DISCONNECTED);
     if (was_up || !worker->failing)
         log_event(LOG_ERROR, was_up ? "amqp.lost" : "amqp.unreachable",
                   LOG_FIELDS(LOG_TEXT("url", amqp_url_shown(amqp)), LOG_TEXT("reason", reason)),
@@ -253,7 +261,7 @@ static void on_blocked(struct amqp *amqp, void *arg, bool blocked, const char *r
     struct worker *worker = arg;
     (void)amqp;
     if (!atomic_load(&worker->stopping))
-        atomic_store(&worker->state, blocked ? STATE_BLOCKED : STATE_CONSUMING);
+        since_set(&worker->state, blocked ? STATE_BLOCKED : STATE_CONSUMING);
     if (blocked)
         log_event(LOG_WARN, "amqp.blocked", LOG_FIELDS(LOG_TEXT("reason", reason)),
                   "⚠️ RabbitMQ n'accepte plus de messages : %s", reason);
@@ -322,6 +330,7 @@ enum status worker_new(struct worker **ret_worker, const struct worker_config *c
     };
     struct worker *worker = mem_new(sizeof *worker);
     worker->config = *config;
+    since_set(&worker->state, STATE_DISCONNECTED);
     worker->means = means;
     worker->deliveries = in_progress_new(means, ACTIVE_PER_WORKER * config->workers);
     worker->dead = dead_letters_new(config->queue, config->workers + 1, drop, worker);
@@ -351,7 +360,7 @@ void worker_stop(struct worker *worker, int grace_ms)
     log_event(LOG_INFO, "worker.stopping", LOG_FIELDS(LOG_NUMBER("busy", worker_busy(worker))),
               "\n⚠️ Arrêt du worker...");
     atomic_store(&worker->stopping, true);
-    atomic_store(&worker->state, STATE_STOPPING);
+    since_set(&worker->state, STATE_STOPPING);
     amqp_wake(worker->amqp);
     in_progress_wait(worker->deliveries, grace_ms);
     amqp_stop(worker->amqp);
@@ -374,10 +383,17 @@ void worker_free(struct worker *worker)
     free(worker);
 }
 
-const char *worker_state(struct worker *worker)
+const char *const worker_states[] = {"disconnected", "consuming", "blocked", "stopping", NULL};
+
+const char *worker_state(struct worker *worker, int64_t *ret_since_ms)
 {
-    static const char *const names[] = {"disconnected", "consuming", "blocked", "stopping"};
-    return names[atomic_load(&worker->state)];
+    *ret_since_ms = since_ms(&worker->state);
+    return worker_states[since_state(&worker->state)];
+}
+
+unsigned worker_count(const struct worker *worker)
+{
+    return worker->config.workers;
 }
 
 unsigned worker_busy(struct worker *worker)

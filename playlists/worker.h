@@ -38,8 +38,12 @@ void worker_abandon(struct worker *worker);
 /* After store_close. NULL is fine. */
 void worker_free(struct worker *worker);
 
-/* For /health: "consuming", "blocked", "disconnected", "stopping"; and deliveries in progress. Any thread. */
-const char *worker_state(struct worker *worker);
+/* For /health: "consuming", "blocked", "disconnected", "stopping", and since when (wall clock). Any thread.
+ */
+const char *worker_state(struct worker *worker, int64_t *ret_since_ms);
+extern const char *const worker_states[]; /* all of them, then NULL */
+/* Deliveries in progress, and the configured number of workers. Any thread. */
 unsigned worker_busy(struct worker *worker);
+unsigned worker_count(const struct worker *worker);
 
 #endif

@@ -53,6 +53,7 @@ enum status daemon_start(const struct config *config, void **ret_service, struct
 {
     struct soirees *soirees = mem_new(sizeof *soirees);
     soirees->name = config_text(config, "SERVICE_NAME");
+    since_set(&soirees->draining, false);
     enum status status = open_all(soirees, config, err);
     if (status != STATUS_OK) {
         daemon_stop(soirees, 0);
@@ -69,7 +70,7 @@ enum status daemon_start(const struct config *config, void **ret_service, struct
 void daemon_stop(void *service, int grace_ms)
 {
     struct soirees *soirees = service;
-    atomic_store(&soirees->draining, true);
+    since_set(&soirees->draining, true);
     consul_stop(soirees->consul, grace_ms < DEREGISTER_MS ? grace_ms : DEREGISTER_MS);
     service_http_close(soirees->server, grace_ms);
     relay_stop(soirees->relay);

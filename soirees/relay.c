@@ -10,6 +10,8 @@
 #include "failpoint.h"
 #include "log.h"
 #include "mem.h"
+#include "meters.h"
+#include "since.h"
 
 enum {
     CHANNEL = 1,
@@ -47,7 +49,7 @@ struct relay {
     struct amqp *amqp;
     pthread_t thread;
     bool running;
-    _Atomic enum state state;
+    struct since state; /* enum state */
 
     /* The relay's thread alone. */
     struct flight flights[WINDOW];
@@ -227,13 +229,17 @@ static void settle(struct relay *relay, uint64_t tag, bool ack)
     if (flight->seq == 0)
         return;
     bool sent = ack && !flight->returned;
+    metrics_count(&meters_publishes, sent ? PUBLISH_CONFIRMED : ack ? PUBLISH_RETURNED : PUBLISH_NACKED);
     FAILPOINT("relay.confirmed");
     if (flight->again && sent) {
+        metrics_count(&meters_sent_again, 0);
         relay->again_look_ms = 0;
         relay->again_pause_ms = AGAIN_LOOK_MIN_MS;
     }
     if (sent) {
         relay->confirmed[relay->confirmed_count++] = flight->seq;
+        if (!flight->again)
+            meters_confirmed(flight->message_id);
         log_event(LOG_INFO, "message.confirmed",
                   LOG_FIELDS(LOG_TEXT("soireeId", flight->soiree_id),
                              LOG_TEXT("requestId", flight->message_id), LOG_TRACE(flight->traceparent)),
@@ -302,7 +308,7 @@ static bool on_up(struct amqp *amqp, void *arg)
         !amqp_queue_ensure(amqp, relay->config.queue, relay->config.queue_type) ||
         !amqp_confirm_select(amqp, CHANNEL))
         return false;
-    atomic_store(&relay->state, STATE_CONNECTED);
+    since_set(&relay->state, STATE_CONNECTED);
     atomic_store(&relay->outbox_changed, true);
     relay->failing = false;
     log_event(LOG_INFO, "amqp.connected", LOG_FIELDS(LOG_TEXT("url", amqp_url_shown(amqp))),
@@ -314,7 +320,7 @@ static void on_down(struct amqp *amqp, void *arg, const char *reason, bool was_u
 {
     struct relay *relay = arg;
     forget_flights(relay);
-    atomic_store(&relay->state, STATE_DISCONNECTED);
+    since_set(&relay->state, STATE_DISCONNECTED);
     if (was_up || !relay->failing)
         log_event(LOG_ERROR, was_up ? "amqp.lost" : "amqp.unreachable",
                   LOG_FIELDS(LOG_TEXT("url", amqp_url_shown(amqp)), LOG_TEXT("reason", reason)),
@@ -336,7 +342,7 @@ static void on_blocked(struct amqp *amqp, void *arg, bool blocked, const char *r
 {
     struct relay *relay = arg;
     (void)amqp;
-    atomic_store(&relay->state, blocked ? STATE_BLOCKED : STATE_CONNECTED);
+    since_set(&relay->state, blocked ? STATE_BLOCKED : STATE_CONNECTED);
     relay->settled_ms = clock_mono_ms(); /* while it is blocked no confirm is due */
     if (blocked)
         log_event(LOG_WARN, "amqp.blocked", LOG_FIELDS(LOG_TEXT("reason", reason)),
@@ -391,7 +397,7 @@ static void on_tick(struct amqp *amqp, void *arg)
     struct relay *relay = arg;
     int64_t now_ms = clock_mono_ms();
     mark_confirmed(relay, now_ms);
-    if (atomic_load(&relay->state) != STATE_CONNECTED || !amqp_is_up(amqp) || now_ms < relay->read_after_ms)
+    if (since_state(&relay->state) != STATE_CONNECTED || !amqp_is_up(amqp) || now_ms < relay->read_after_ms)
         return;
     if (in_flight(relay) == 0)
         relay->settled_ms = now_ms;
@@ -448,6 +454,7 @@ enum status relay_new(struct relay **ret_relay, struct store *store, const struc
     struct relay *relay = mem_new(sizeof *relay);
     relay->store = store;
     relay->config = *config;
+    since_set(&relay->state, STATE_DISCONNECTED);
     relay->confirm.done = confirm_done;
     relay->confirm.arg = relay;
     relay->first_tag = relay->next_tag = 1;
@@ -485,8 +492,10 @@ void relay_free(struct relay *relay)
     free(relay);
 }
 
-const char *relay_state(struct relay *relay)
+const char *const relay_states[] = {"disconnected", "connected", "blocked", NULL};
+
+const char *relay_state(struct relay *relay, int64_t *ret_since_ms)
 {
-    static const char *const names[] = {"disconnected", "connected", "blocked"};
-    return names[atomic_load(&relay->state)];
+    *ret_since_ms = since_ms(&relay->state);
+    return relay_states[since_state(&relay->state)];
 }

@@ -35,7 +35,8 @@ void relay_stop(struct relay *relay);
 /* After relay_stop and store_close (whose last jobs may still tell the relay). NULL is fine. */
 void relay_free(struct relay *relay);
 
-/* For /health: "connected", "blocked", "disconnected". Any thread. */
-const char *relay_state(struct relay *relay);
+/* For /health: "connected", "blocked", "disconnected", and since when (wall clock). Any thread. */
+const char *relay_state(struct relay *relay, int64_t *ret_since_ms);
+extern const char *const relay_states[]; /* all of them, then NULL */
 
 #endif

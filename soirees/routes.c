@@ -7,6 +7,7 @@
 #include "document.h"
 #include "failpoint.h"
 #include "mem.h"
+#include "meters.h"
 #include "service.h"
 
 enum { ITEM_MAX_BYTES = 32 * 1024 };
@@ -167,20 +168,32 @@ static void delete_item(struct http_call *call, void *service)
 
 /* ---- health ---- */
 
+static void answer_health(struct http_call *call, struct soirees *soirees, bool ready)
+{
+    struct err database = {0};
+    int64_t database_ms = 0, broker_ms = 0, consul_ms = 0;
+    bool draining = since_state(&soirees->draining);
+    database.status = db_health(store_db(soirees->store), &database_ms, &database);
+    const char *broker = relay_state(soirees->relay, &broker_ms);
+    const char *consul = consul_state(soirees->consul, &consul_ms);
+    const struct component components[] = {
+        {"service", draining ? "draining" : "running", "", draining, since_ms(&soirees->draining)},
+        {"database", database.status == STATUS_OK ? "ok" : "failing", database.text,
+         database.status != STATUS_OK, database_ms},
+        {"rabbitmq", broker, "", false, broker_ms},
+        {"consul", consul, "", false, consul_ms},
+    };
+    service_answer_health(call, soirees->name, ready, components, sizeof components / sizeof *components);
+}
+
 static void get_health(struct http_call *call, void *service)
 {
-    struct soirees *soirees = service;
-    struct err database = {0};
-    bool draining = atomic_load(&soirees->draining);
-    database.status = store_health(soirees->store, &database);
-    const struct component components[] = {
-        {"service", draining ? "draining" : "running", "", draining},
-        {"database", database.status == STATUS_OK ? "ok" : "failing", database.text,
-         database.status != STATUS_OK},
-        {"rabbitmq", relay_state(soirees->relay), "", false},
-        {"consul", consul_state(soirees->consul), "", false},
-    };
-    service_answer_health(call, soirees->name, components, sizeof components / sizeof *components);
+    answer_health(call, service, false);
+}
+
+static void get_ready(struct http_call *call, void *service)
+{
+    answer_health(call, service, true);
 }
 
 /* ---- the description ---- */
@@ -201,6 +214,8 @@ const struct http_route soirees_routes[] = {
     {"PATCH", "/api/soirees/{id}", change_item, HTTP_TAKES_JSON},
     {"DELETE", "/api/soirees/{id}", delete_item, 0},
     {"GET", "/health", get_health, HTTP_OPEN},
+    {"GET", "/ready", get_ready, HTTP_OPEN},
+    {"GET", "/metrics", meters_get, HTTP_METRICS},
     {"GET", "/openapi.json", get_openapi, HTTP_OPEN},
     {"GET", "/docs", document_get_docs, HTTP_OPEN},
 };

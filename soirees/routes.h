@@ -1,12 +1,12 @@
-/* The REST API of the bookings: /api/soirees, /health, and its description: /openapi.json, /docs. */
+/* The REST API of the bookings: /api/soirees, /health, /ready, /metrics, and its description: /openapi.json,
+ * /docs. */
 #ifndef SOIREES_ROUTES_H
 #define SOIREES_ROUTES_H
-
-#include <stdatomic.h>
 
 #include "consul.h"
 #include "http_server.h"
 #include "relay.h"
+#include "since.h"
 #include "store.h"
 
 /* What the handlers use. `draining` is set when the daemon is about to end. */
@@ -17,7 +17,7 @@ struct soirees {
     struct consul *consul;
     struct http_client *client;
     struct http_server *server;
-    atomic_bool draining;
+    struct since draining; /* bool */
 };
 
 extern const struct http_route soirees_routes[];

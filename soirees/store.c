@@ -1,5 +1,6 @@
 #include "store.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 #include "cleanup.h"
@@ -27,12 +28,17 @@ enum statement {
     DELETE,
     OUTBOX_INSERT,
     OUTBOX_DROP,
+    OUTBOX_DROP_OPEN,
     OUTBOX_UNSENT,
     OUTBOX_GET,
     OUTBOX_DUE,
     OUTBOX_KEEP,
+    OUTBOX_KEEP_FIRST,
     OUTBOX_MEND,
     OUTBOX_DELETE,
+    OUTBOX_UNSENT_COUNT,
+    OUTBOX_OPEN_COUNT,
+    OUTBOX_OLDEST,
     IDEMPOTENCY,
     STATEMENT_COUNT = IDEMPOTENCY + IDEMPOTENCY_STATEMENTS
 };
@@ -55,21 +61,29 @@ static const char *const statements[STATEMENT_COUNT] = {
     [OUTBOX_INSERT] =
         "INSERT INTO outbox (soiree_seq, message_id, body, traceparent) VALUES (?1, ?2, ?3, ?4)",
     [OUTBOX_DROP] = "DELETE FROM outbox WHERE soiree_seq = ?1",
+    [OUTBOX_DROP_OPEN] = "DELETE FROM outbox WHERE soiree_seq = ?1 AND again_ms IS NOT NULL",
     [OUTBOX_UNSENT] = OUTBOX_ROW " WHERE o.again_ms IS NULL AND o.seq > ?1 ORDER BY o.seq LIMIT ?2",
     [OUTBOX_GET] = OUTBOX_ROW " WHERE o.again_ms IS NULL AND o.seq = ?1",
     [OUTBOX_DUE] = OUTBOX_ROW " WHERE o.again_ms <= ?1 ORDER BY o.again_ms LIMIT 1",
     [OUTBOX_KEEP] =
         "UPDATE outbox SET again_ms = ?2 + (?3 << min(again_count, 16)), again_count = again_count + 1"
         " WHERE seq = ?1",
+    [OUTBOX_KEEP_FIRST] =
+        "UPDATE outbox SET again_ms = ?2 + ?3, again_count = 1 WHERE seq = ?1 AND again_ms IS NULL",
     [OUTBOX_MEND] = "UPDATE outbox SET again_ms = ?1 + (?2 << min(again_count - 1, 16))"
                     " WHERE again_ms > ?1 + (?2 << min(again_count - 1, 16))",
     [OUTBOX_DELETE] = "DELETE FROM outbox WHERE seq = ?1",
+    [OUTBOX_UNSENT_COUNT] = "SELECT count(*) FROM outbox WHERE again_ms IS NULL",
+    [OUTBOX_OPEN_COUNT] = "SELECT count(*) FROM outbox WHERE again_ms IS NOT NULL",
+    [OUTBOX_OLDEST] = "SELECT message_id FROM outbox WHERE again_ms IS NULL ORDER BY seq LIMIT 1",
     [IDEMPOTENCY] = IDEMPOTENCY_SQL,
 };
 
+enum { UNSENT, OPEN };
 struct store {
     struct db *db;
     int64_t again_after_ms;
+    _Atomic int64_t counts[DB_COUNTS]; /* rows of the outbox */
     void (*wake)(void *arg);
     void *wake_arg;
 };
@@ -91,10 +105,17 @@ enum status store_open(struct store **ret_store, const struct store_config *conf
     };
     store->again_after_ms = config->again_after_ms;
     enum status status = db_open(&store->db, &db, err);
+    struct db_look unsent = {0}, open = {0};
+    if (status == STATUS_OK)
+        status = db_look(store->db, OUTBOX_UNSENT_COUNT, &unsent, err);
+    if (status == STATUS_OK)
+        status = db_look(store->db, OUTBOX_OPEN_COUNT, &open, err);
+    atomic_store(&store->counts[UNSENT], unsent.number);
+    atomic_store(&store->counts[OPEN], open.number);
     if (status == STATUS_OK)
         *ret_store = store;
     else
-        free(store);
+        store_close(store);
     return status;
 }
 
@@ -106,9 +127,9 @@ void store_close(struct store *store)
     free(store);
 }
 
-enum status store_health(struct store *store, struct err *err)
+struct db *store_db(struct store *store)
 {
-    return db_health(store->db, err);
+    return store->db;
 }
 
 void store_on_outbox(struct store *store, void (*wake)(void *arg), void *arg)
@@ -208,8 +229,22 @@ static enum status put_request(struct db_conn *conn, struct store_write *write, 
     buf_init(&body, 16 * 1024);
     soiree_put_message(&body, &write->soiree, now_ms);
     write->requested = true;
+    write->job.changes[UNSENT]++;
     return db_run(conn, OUTBOX_INSERT, err, "ittt", write->soiree.seq, write->soiree.request_id,
                   buf_get(&body), write->traceparent);
+}
+
+/* The current request is over: its row goes, whether it was sent or not. */
+static enum status drop_request(struct db_conn *conn, struct store_write *write, struct err *err)
+{
+    enum status status = db_run(conn, OUTBOX_DROP_OPEN, err, "i", write->soiree.seq);
+    if (status == STATUS_OK && db_changes(conn) > 0) {
+        write->job.changes[OPEN]--;
+        return STATUS_OK;
+    }
+    status = status == STATUS_OK ? db_run(conn, OUTBOX_DROP, err, "i", write->soiree.seq) : status;
+    write->job.changes[UNSENT] -= status == STATUS_OK ? db_changes(conn) : 0;
+    return status;
 }
 
 /* Finds what an earlier request with the same key made: NOT_FOUND when there was none. */
@@ -285,7 +320,7 @@ static enum status update(struct db_conn *conn, struct store_write *write, enum 
     enum status status = STATUS_OK;
     if (request != SOIREE_REQUEST_KEPT) {
         s->request_id[0] = '\0';
-        status = db_run(conn, OUTBOX_DROP, err, "i", s->seq);
+        status = drop_request(conn, write, err);
     }
     if (request == SOIREE_REQUEST_NEW)
         uuid_v7(s->request_id);
@@ -330,6 +365,8 @@ static enum status link_playlist(struct db_conn *conn, struct store_write *write
 static enum status delete_soiree(struct db_conn *conn, struct store_write *write, struct err *err)
 {
     enum status status = load(conn, write, err);
+    if (status == STATUS_OK)
+        status = drop_request(conn, write, err);
     return status == STATUS_OK ? db_run(conn, DELETE, err, "i", write->soiree.seq) : status;
 }
 
@@ -367,6 +404,7 @@ void store_submit(struct store *store, struct store_write *write)
         .run = run_write,
         .done = write_done,
         .durable = true,
+        .counts = store->counts,
         .grows = write->kind == STORE_CREATE || write->kind == STORE_CHANGE,
     };
     db_submit(store->db, &write->job);
@@ -423,6 +461,17 @@ enum status store_outbox_due(struct store *store, int64_t now_ms, struct outbox_
     return read_one(store, OUTBOX_DUE, now_ms, ret_row, err);
 }
 
+void store_outbox_look(struct store *store, struct store_outbox *ret_outbox)
+{
+    struct db_look oldest = {0};
+    enum status status = db_look(store->db, OUTBOX_OLDEST, &oldest, NULL);
+    *ret_outbox = (struct store_outbox){
+        .unsent = atomic_load(&store->counts[UNSENT]),
+        .open = atomic_load(&store->counts[OPEN]),
+        .oldest_ms = status == STATUS_OK ? uuid_time_ms(oldest.text) : -1,
+    };
+}
+
 static enum status run_confirm(struct db_job *job, struct db_conn *conn, struct err *err)
 {
     struct store_confirm *confirm = OWNER(job, struct store_confirm, job);
@@ -430,10 +479,15 @@ static enum status run_confirm(struct db_job *job, struct db_conn *conn, struct 
     enum status status = confirm->clock_back ? db_run(conn, OUTBOX_MEND, err, "ii", now_ms, again_after_ms)
                                              : STATUS_OK;
     for (size_t i = 0; status == STATUS_OK && i < confirm->count; i++) {
-        if (again_after_ms)
+        status = again_after_ms
+                     ? db_run(conn, OUTBOX_KEEP_FIRST, err, "iii", confirm->seqs[i], now_ms, again_after_ms)
+                     : db_run(conn, OUTBOX_DELETE, err, "i", confirm->seqs[i]);
+        int64_t sent = status == STATUS_OK ? db_changes(conn) : 0;
+        job->changes[UNSENT] -= sent;
+        job->changes[OPEN] += again_after_ms ? sent : 0;
+        if (status == STATUS_OK && again_after_ms &&
+            sent == 0) /* not its first confirm, or dropped meanwhile */
             status = db_run(conn, OUTBOX_KEEP, err, "iii", confirm->seqs[i], now_ms, again_after_ms);
-        else
-            status = db_run(conn, OUTBOX_DELETE, err, "i", confirm->seqs[i]);
     }
     return status;
 }
@@ -447,6 +501,6 @@ static void confirm_done(struct db_job *job)
 void store_confirm(struct store *store, struct store_confirm *confirm)
 {
     confirm->store = store;
-    confirm->job = (struct db_job){.run = run_confirm, .done = confirm_done};
+    confirm->job = (struct db_job){.run = run_confirm, .done = confirm_done, .counts = store->counts};
     db_submit(store->db, &confirm->job);
 }

@@ -24,13 +24,21 @@ struct store_config {
 
 enum status store_open(struct store **ret_store, const struct store_config *config, struct err *err);
 void store_close(struct store *store);
-enum status store_health(struct store *store, struct err *err);
+struct db *store_db(struct store *store); /* for its health and metrics */
 
 /* Who is to be woken when a commit has put a message into the outbox; before the first write. Called in the
  * writer's thread, after the commit. */
 void store_on_outbox(struct store *store, void (*wake)(void *arg), void *arg);
 
 /* ---- reads; any thread ---- */
+
+/* What is in the outbox: messages that the broker has not confirmed, and confirmed requests that nobody has
+ * answered; when the oldest of the former was written (wall clock), -1 where there is none or it cannot be
+ * read. The counts are kept in memory, so that a look costs the same at any size. */
+struct store_outbox {
+    int64_t unsent, open, oldest_ms;
+};
+void store_outbox_look(struct store *store, struct store_outbox *ret_outbox);
 
 /* NOT_FOUND for an unknown id. */
 enum status store_get(struct store *store, const char *id, struct soiree *ret_soiree, struct err *err);

@@ -26,7 +26,7 @@ PROGRAMS = ["soirees", "playlists"]
 DOCUMENTS = {"soirees": BOOKING, "playlists": {"nom": "Une", "tracks": ["a"]}}
 CHANGES = {"soirees": {"lieu": "Lyon"}, "playlists": {"nom": "Autre"}}
 # Answered with 503 in the last moment of a stop alone (tests/unit/test_http_drain.c): no database is asked.
-STOP_ALONE = {(path, method, 503) for path in ("/openapi.json", "/docs") for method in ("GET", "HEAD")}
+STOP_ALONE = {(path, method, 503) for path in ("/openapi.json", "/docs", "/metrics") for method in ("GET", "HEAD")}
 
 
 @pytest.fixture(params=PROGRAMS)
@@ -303,7 +303,7 @@ def test_every_described_answer_can_be_had_and_every_answer_is_described(daemons
     provoker.without_rights(guarded, operations(program))
     provoker.without_tables(operations(program))
     provoker.while_stopping([operation for operation in operations(program)
-                             if operation.path == "/health" and operation.method != "OPTIONS"])
+                             if operation.path in ("/health", "/ready") and operation.method != "OPTIONS"])
     at_stop = {row for row in described if row[1] == "OPTIONS" and row[2] == 503} | STOP_ALONE
     assert described - provoker.seen - at_stop == set()
     assert provoker.seen - described == set()

@@ -65,19 +65,19 @@ static void test_little_free_space_refuses_what_grows_and_nothing_else(void **st
     struct fixture *fixture = *state;
     struct err err = {0};
     open_on_small_disk(fixture, 80);
-    assert_int_equal(db_health(fixture->db, NULL), STATUS_OK);
+    assert_int_equal(db_health(fixture->db, &(int64_t){0}, NULL), STATUS_OK);
     assert_int_equal(add_growing(fixture->db, "enough", &err), STATUS_OK);
 
     fill(fixture, 20 << 20); /* 60 MiB left: under the limit of 64 */
     assert_int_equal(add_growing(fixture->db, "too much", &err), STATUS_FULL);
     assert_non_null(strstr(err.text, "espace disque insuffisant"));
     assert_non_null(strstr(err.text, "64"));
-    assert_int_equal(db_health(fixture->db, &err), STATUS_FULL);
+    assert_int_equal(db_health(fixture->db, &(int64_t){0}, &err), STATUS_FULL);
     assert_int_equal(add_item(fixture->db, "allowed"), STATUS_OK);
-    assert_int_equal(db_health(fixture->db, NULL), STATUS_FULL);
+    assert_int_equal(db_health(fixture->db, &(int64_t){0}, NULL), STATUS_FULL);
 
     make_room(fixture);
-    assert_int_equal(db_health(fixture->db, NULL), STATUS_OK); /* at once */
+    assert_int_equal(db_health(fixture->db, &(int64_t){0}, NULL), STATUS_OK); /* at once */
     assert_int_equal(add_growing(fixture->db, "enough again", &err), STATUS_OK);
     assert_int_equal(count_items(fixture->db, "too much"), 0);
     assert_int_equal(count_items(fixture->db, ""), 3);
@@ -108,7 +108,7 @@ static enum status run_large(struct db_job *job, struct db_conn *conn, struct er
 static bool writing_works(void *db)
 {
     struct err err = {0};
-    return db_health(db, &err) == STATUS_OK || strstr(err.text, "Mio"); /* the disk is below the limit for good */
+    return db_health(db, &(int64_t){0}, &err) == STATUS_OK || strstr(err.text, "Mio"); /* the disk is below the limit for good */
 }
 
 static void test_a_disk_that_is_full_fails_writes_loses_nothing_and_recovers(void **state)
@@ -131,7 +131,7 @@ static void test_a_disk_that_is_full_fails_writes_loses_nothing_and_recovers(voi
     }
     assert_int_equal(status, STATUS_FULL);
     assert_int_equal(count_items(fixture->db, ""), stored);
-    assert_int_equal(db_health(fixture->db, NULL), STATUS_FULL);
+    assert_int_equal(db_health(fixture->db, &(int64_t){0}, NULL), STATUS_FULL);
 
     make_room(fixture);
     wait_until(writing_works, fixture->db);

@@ -182,7 +182,7 @@ static void test_a_job_that_fails_is_rolled_back_alone(void **state)
         assert_int_equal(count_items(fixture->db, names[i]), outcomes[i] == STATUS_OK);
         assert_string_equal(jobs[i].job.err.text, outcomes[i] == STATUS_OK ? "" : "as the test wants");
     }
-    assert_int_equal(db_health(fixture->db, NULL), STATUS_OK);
+    assert_int_equal(db_health(fixture->db, &(int64_t){0}, NULL), STATUS_OK);
 }
 
 static void test_a_lone_job_that_fails_leaves_nothing_and_the_database_healthy(void **state)
@@ -196,7 +196,7 @@ static void test_a_lone_job_that_fails_leaves_nothing_and_the_database_healthy(v
         db_submit(fixture->db, &item.job);
         assert_int_equal(item_wait(&item), outcomes[i]);
         assert_int_equal(count_items(fixture->db, "lone"), outcomes[i] == STATUS_OK);
-        assert_int_equal(db_health(fixture->db, NULL), STATUS_OK);
+        assert_int_equal(db_health(fixture->db, NULL, NULL), STATUS_OK);
     }
 }
 
@@ -263,13 +263,13 @@ static void test_closing_runs_everything_that_is_queued(void **state)
 
 static bool is_healthy(void *db)
 {
-    return db_health(db, NULL) == STATUS_OK;
+    return db_health(db, &(int64_t){0}, NULL) == STATUS_OK;
 }
 
 static void assert_unhealthy(struct db *db, enum status status)
 {
     struct err err = {0};
-    assert_int_equal(db_health(db, &err), status);
+    assert_int_equal(db_health(db, &(int64_t){0}, &err), status);
     assert_int_equal(err.status, status);
     assert_true(err.text[0] != '\0');
 }
