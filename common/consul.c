@@ -99,10 +99,10 @@ static void set_state(struct consul *consul, enum state state, const char *reaso
     if (!changed)
         return;
     if (state == STATE_REGISTERED)
-        log_event(LOG_INFO, "consul.registered", LOG_FIELDS(LOG_TEXT("id", consul->id)),
+        log_event(LOG_REPEATED(LOG_INFO), "consul.registered", LOG_FIELDS(LOG_TEXT("id", consul->id)),
                   "✅ Service %s enregistré dans Consul", name);
     else if (state == STATE_UNREACHABLE || state == STATE_REFUSED)
-        log_event(LOG_WARN, "consul.failed", LOG_FIELDS(LOG_TEXT("reason", reason)),
+        log_event(LOG_REPEATED(LOG_WARN), "consul.failed", LOG_FIELDS(LOG_TEXT("reason", reason)),
                   "⚠️ Consul non disponible : %s", reason);
 }
 

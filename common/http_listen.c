@@ -364,7 +364,8 @@ static void *listener_run(void *arg)
             crowded_until_ms = now_ms + CROWDED_MS;
         } else if (arrived && !accept_some(server)) {
             if (now_ms - starved_until_ms > COMPLAINT_MS)
-                log_event(LOG_WARN, "http.accept", NULL, "cannot accept connections: %s", strerror(errno));
+                log_event(LOG_REPEATED(LOG_WARN), "http.accept", NULL, "cannot accept connections: %s",
+                          strerror(errno));
             make_room(server, now_ms);
             starved_until_ms = now_ms + STARVED_MS;
         }

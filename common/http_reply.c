@@ -56,7 +56,8 @@ static bool is_set(const struct http_call *call, const char *name)
 void http_call_set(struct http_call *call, const char *name, const char *format, ...)
 {
     if (call->set_count == HTTP_SET_MAX) {
-        log_event(LOG_ERROR, "http.header_refused", NULL, "response header %s left out: too many", name);
+        log_event(LOG_REPEATED(LOG_ERROR), "http.header_refused", NULL,
+                  "response header %s left out: too many", name);
         return;
     }
     struct http_set *set = &call->set[call->set_count++];
@@ -80,8 +81,9 @@ void http_call_set(struct http_call *call, const char *name, const char *format,
 void http_answer_bytes(struct http_call *call, int http_status, const char *content_type, struct buf *body)
 {
     if (!buf_ok(body)) {
-        log_event(LOG_ERROR, "http.answer_too_large", NULL, "%s %s: the answer passed its limit of %zu bytes",
-                  call->method_text, call->path, body->max_bytes);
+        log_event(LOG_REPEATED(LOG_ERROR), "http.answer_too_large", NULL,
+                  "%s %s: the answer passed its limit of %zu bytes", call->method_text, call->path,
+                  body->max_bytes);
         http_answer_problem(call, STATUS_INTERNAL, "La réponse est trop volumineuse", NULL);
         return;
     }
@@ -172,8 +174,8 @@ void http_reply_options(struct http_call *call)
 static void add_header(struct MHD_Response *response, const char *name, const char *value)
 {
     if (value[0] && MHD_add_response_header(response, name, value) != MHD_YES)
-        log_event(LOG_WARN, "http.header_refused", NULL, "response header %s left out: not allowed in HTTP",
-                  name);
+        log_event(LOG_REPEATED(LOG_WARN), "http.header_refused", NULL,
+                  "response header %s left out: not allowed in HTTP", name);
 }
 
 static void add_own_headers(const struct http_call *call, struct MHD_Response *response)

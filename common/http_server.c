@@ -55,11 +55,12 @@ static void on_library_log(void *arg, const char *format, va_list args)
     (void)arg;
     (void)vsnprintf(text, sizeof text, format, args);
     text[strcspn(text, "\n")] = '\0';
-    enum log_level level = LOG_DEBUG;
+    bool is_serious = false;
     for (size_t i = 0; i < sizeof serious / sizeof *serious; i++)
         if (strncmp(text, serious[i], strlen(serious[i])) == 0)
-            level = LOG_WARN;
-    log_event(level, "http.library", NULL, "libmicrohttpd: %s", text);
+            is_serious = true;
+    log_event(is_serious ? LOG_REPEATED(LOG_WARN) : LOG_DEBUG, "http.library", NULL, "libmicrohttpd: %s",
+              text);
 }
 
 static void on_panic(void *arg, const char *file, unsigned line, const char *reason)

@@ -152,3 +152,20 @@ void log_event(enum log_level level, const char *event, const struct log_field *
     if (line.len)
         (void)!write(STDOUT_FILENO, line.data, line.len);
 }
+
+enum log_level log_repeated(struct log_repeat *repeat, enum log_level level, int64_t now_ms)
+{
+    int64_t due_ms = atomic_load(&repeat->due_ms), next_ms;
+    do {
+        next_ms = (due_ms > now_ms ? due_ms : now_ms) + LOG_REPEAT_MS;
+        if (next_ms - now_ms > (int64_t)LOG_REPEAT_BURST * LOG_REPEAT_MS) {
+            atomic_fetch_add(&repeat->left_out, 1);
+            return LOG_DEBUG;
+        }
+    } while (!atomic_compare_exchange_weak(&repeat->due_ms, &due_ms, next_ms));
+    int64_t left_out = atomic_exchange(&repeat->left_out, 0);
+    if (left_out && !log_enabled(LOG_DEBUG))
+        log_event(level, "log.left_out", LOG_FIELDS(LOG_NUMBER("count", left_out)),
+                  "… %lld lignes semblables à la suivante n'ont pas été écrites", (long long)left_out);
+    return level;
+}

@@ -7,6 +7,7 @@
 #ifndef COMMON_LOG_H
 #define COMMON_LOG_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -36,6 +37,25 @@ void log_init(const char *service, const char *format, const char *level);
 
 bool log_enabled(enum log_level level);
 bool log_is_json(void);
+
+/* For a line that comes again for as long as something lasts: the level for it, `level` for the first
+ * LOG_REPEAT_BURST and then for one every LOG_REPEAT_MS, LOG_DEBUG for the others. Before the next one that
+ * is written a line says how many were not. Each place in the code has its own count:
+ *
+ *     log_event(LOG_REPEATED(LOG_ERROR), "amqp.lost", …)
+ *
+ * Any thread, no lock. */
+enum { LOG_REPEAT_BURST = 10, LOG_REPEAT_MS = 5 * 60 * 1000 };
+#define LOG_REPEATED(level)                                                                                  \
+    __extension__({                                                                                          \
+        static struct log_repeat repeat_;                                                                    \
+        log_repeated(&repeat_, (level), clock_mono_ms());                                                    \
+    })
+struct log_repeat {
+    _Atomic int64_t due_ms; /* monotonic: when the burst is whole again */
+    _Atomic int64_t left_out;
+};
+enum log_level log_repeated(struct log_repeat *repeat, enum log_level level, int64_t now_ms);
 
 /* `event` is a stable dotted name ("worker.received"); `fields` may be NULL; the rest is the message, printf
  * style. Line ends belong to the format alone (at most 511 bytes): control characters that come in through an

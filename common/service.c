@@ -444,5 +444,10 @@ void service_answer_health(struct http_call *call, const char *service_name, boo
 
 void service_answer_error(struct http_call *call, const struct err *err)
 {
+    if (status_retryable(err->status))
+        log_event(
+            LOG_REPEATED(LOG_ERROR), "storage.failed",
+            LOG_FIELDS(LOG_TEXT("reason", err->text), LOG_TEXT("requestId", http_call_request_id(call))),
+            "❌ Stockage indisponible : %s", err->text);
     http_answer_problem(call, err->status, *err->text ? err->text : status_title(err->status), NULL);
 }

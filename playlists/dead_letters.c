@@ -146,8 +146,8 @@ void dead_letters_add(struct dead_letters *dead, struct amqp *amqp, const struct
     if (message->body_len < message->body_size)
         (void)snprintf(letter->body_size, sizeof letter->body_size, "%" PRIu64, message->body_size);
     dead->letters = letter;
-    log_event(LOG_ERROR, "message.dead",
-              LOG_FIELDS(LOG_TEXT("messageId", letter->message_id), LOG_TEXT("reason", reason)),
+    log_event(LOG_REPEATED(LOG_ERROR), "message.dead",
+              LOG_FIELDS(LOG_TEXT("requestId", letter->message_id), LOG_TEXT("reason", reason)),
               "❌ Erreur traitement, message rejeté: %s (copie dans %s)", reason, dead->queue);
     publish(dead, amqp, letter);
 }
@@ -180,7 +180,7 @@ void dead_letters_returned(struct dead_letters *dead, int code)
     for (struct letter *letter = dead->letters; letter; letter = letter->next)
         letter->returned = letter->returned || letter->tag;
     dead->queue_doubtful = true;
-    log_event(LOG_WARN, "message.returned", LOG_FIELDS(LOG_NUMBER("code", code)),
+    log_event(LOG_REPEATED(LOG_WARN), "message.returned", LOG_FIELDS(LOG_NUMBER("code", code)),
               "⚠️ Message rejeté non routé vers %s (%d)", dead->queue, code);
 }
 

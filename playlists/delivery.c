@@ -67,7 +67,8 @@ static void hold(struct http_task *task)
     int64_t now_ms = clock_mono_ms();
     if (!delivery->held_since_ms) {
         delivery->held_since_ms = now_ms;
-        log_event(LOG_ERROR, "delivery.held", FIELDS(delivery, LOG_TEXT("reason", delivery->step.err.text)),
+        log_event(LOG_REPEATED(LOG_ERROR), "delivery.held",
+                  FIELDS(delivery, LOG_TEXT("reason", delivery->step.err.text)),
                   "❌ Base indisponible pour soirée %s: %s (message gardé)", delivery->message.soiree_id,
                   delivery->step.err.text);
     }
@@ -180,7 +181,8 @@ static void on_stepped(struct store_step *step)
         return;
     }
     if (delivery->held_since_ms)
-        log_event(LOG_INFO, "delivery.resumed", FIELDS(delivery, LOG_NUMBER("kind", step->kind)),
+        log_event(LOG_REPEATED(LOG_INFO), "delivery.resumed",
+                  FIELDS(delivery, LOG_NUMBER("kind", step->kind)),
                   "✅ Base de nouveau disponible pour soirée %s", delivery->message.soiree_id);
     delivery->held_since_ms = 0;
     if (step->kind == STORE_SAVE)

@@ -140,7 +140,8 @@ static void try_once(struct generation *generation)
 {
     const struct generator *generator = generation->generator;
     generation->began_ms = clock_mono_ms();
-    log_event(LOG_INFO, "lagmaster.call", FIELDS(generation, LOG_TEXT("style", generation->style)),
+    log_event(generation->failures ? LOG_REPEATED(LOG_INFO) : LOG_INFO, "lagmaster.call",
+              FIELDS(generation, LOG_TEXT("style", generation->style)),
               "🎵 Appel API externe (tentative %d/%d) pour style: %s", generation->failures + 1,
               generator->max_attempts, generation->style);
     FAILPOINT("generator.call.before");
@@ -150,7 +151,7 @@ static void try_once(struct generation *generation)
 
 static void fall_back(struct generation *generation)
 {
-    log_event(LOG_WARN, "lagmaster.fallback",
+    log_event(LOG_REPEATED(LOG_WARN), "lagmaster.fallback",
               LOG_FIELDS(LOG_TEXT("soireeId", generation->soiree_id),
                          LOG_TEXT("requestId", generation->request_id), LOG_TRACE(generation->traceparent),
                          LOG_NUMBER("failures", generation->failures), LOG_TEXT("style", generation->style)),
@@ -162,7 +163,7 @@ static void fall_back(struct generation *generation)
 static void fail(struct generation *generation, const char *reason)
 {
     int64_t took_ms = clock_mono_ms() - generation->began_ms;
-    log_event(LOG_ERROR, "lagmaster.failed",
+    log_event(LOG_REPEATED(LOG_ERROR), "lagmaster.failed",
               FIELDS(generation, LOG_NUMBER("durationMs", took_ms), LOG_TEXT("reason", reason)),
               "❌ Erreur API (tentative %d): %s", generation->failures + 1, reason);
     generation->failures++;
@@ -173,7 +174,7 @@ void generator_go_on(struct generation *generation)
 {
     const struct generator *generator = generation->generator;
     if (generation->failures < generator->max_attempts) {
-        log_event(LOG_INFO, "lagmaster.wait",
+        log_event(LOG_REPEATED(LOG_INFO), "lagmaster.wait",
                   FIELDS(generation, LOG_NUMBER("delayMs", generator->retry_delay_ms)), "⏳ Retry dans %gs...",
                   (double)generator->retry_delay_ms / 1000);
         http_client_after(generator->client, &generation->timer, generator->retry_delay_ms);

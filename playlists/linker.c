@@ -52,11 +52,12 @@ void link_delivery_done(struct link_delivery *delivery)
     free(delivery->url);
     free(delivery->body);
     free(delivery->request_header);
+    free(delivery->id_header);
     free(delivery->trace_header);
     free(delivery->token_header);
     delivery->urls = NULL;
     delivery->url = delivery->body = NULL;
-    delivery->request_header = delivery->trace_header = delivery->token_header = NULL;
+    delivery->request_header = delivery->id_header = delivery->trace_header = delivery->token_header = NULL;
 }
 
 static void told(struct store_links *links)
@@ -82,7 +83,7 @@ static void conclude(struct link_delivery *delivery, bool ended)
     if (!ended)
         metrics_count(&meters_links, LINK_PENDING);
     if (!ended)
-        log_event(delivery->quiet ? LOG_DEBUG : LOG_ERROR, "link.pending",
+        log_event(delivery->quiet ? LOG_DEBUG : LOG_REPEATED(LOG_ERROR), "link.pending",
                   FIELDS(delivery, LOG_TEXT("reason", delivery->reason)),
                   "❌ Erreur mise à jour soirée %s: %s (nouvel essai plus tard)", delivery->link.soiree_id,
                   delivery->reason);
@@ -160,7 +161,8 @@ static void refused(struct link_delivery *delivery, long http_status)
     bool ours = http_status == 401 || http_status == 403 || http_status == 422;
     (void)snprintf(delivery->reason, sizeof delivery->reason, "statut %ld", http_status);
     if (ours)
-        log_event(LOG_ERROR, "link.refused", FIELDS(delivery, LOG_NUMBER("status", http_status)),
+        log_event(LOG_REPEATED(LOG_ERROR), "link.refused",
+                  FIELDS(delivery, LOG_NUMBER("status", http_status)),
                   "❌ Mise à jour de la soirée %s refusée: statut %ld", delivery->link.soiree_id, http_status);
     try_next(delivery);
 }
@@ -225,6 +227,8 @@ void linker_deliver(struct linker *linker, struct link_delivery *delivery)
     delivery->trace_header = mem_format("traceparent: %s", link->traceparent);
     delivery->request_header = *link->request_id ? mem_format("Playlist-Request: %s", link->request_id)
                                                  : NULL;
+    /* So that the lines of soirees about the call are found by the same id. */
+    delivery->id_header = *link->request_id ? mem_format("X-Request-Id: %s", link->request_id) : NULL;
     delivery->token_header = *linker->config.token
                                  ? mem_format("Authorization: Bearer %s", linker->config.token)
                                  : NULL;
@@ -237,8 +241,10 @@ void linker_deliver(struct linker *linker, struct link_delivery *delivery)
         .headers = {"Content-Type: application/json", delivery->trace_header},
     };
     size_t next = 2;
-    if (delivery->request_header)
+    if (delivery->request_header) {
         delivery->exchange.headers[next++] = delivery->request_header;
+        delivery->exchange.headers[next++] = delivery->id_header;
+    }
     if (delivery->token_header)
         delivery->exchange.headers[next++] = delivery->token_header;
     find_addresses(linker, delivery);

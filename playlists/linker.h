@@ -44,7 +44,7 @@ struct link_delivery {
     char (*urls)[CONSUL_URL_SIZE];
     size_t url_count, url_index;
     int64_t deadline_ms;
-    char *url, *body, *request_header, *trace_header, *token_header;
+    char *url, *body, *request_header, *id_header, *trace_header, *token_header;
     bool put, missing;
     char reason[192];
 };

@@ -184,7 +184,7 @@ static bool on_up(struct amqp *amqp, void *arg)
     if (!atomic_load(&worker->stopping))
         since_set(&worker->state, STATE_CONSUMING);
     log_event(
-        LOG_INFO, "worker.consuming",
+        LOG_REPEATED(LOG_INFO), "worker.consuming",
         LOG_FIELDS(LOG_TEXT("url", amqp_url_shown(amqp)), LOG_NUMBER("workers", worker->config.workers)),
         "✅ Worker connecté et en écoute sur la queue: %s\n⏳ En attente de messages...", worker->config.queue);
     return true;
@@ -203,7 +203,7 @@ static void on_down(struct amqp *amqp, void *arg, const char *reason, bool was_u
     if (!atomic_load(&worker->stopping))
         since_set(&worker->state, STATE_DISCONNECTED);
     if (was_up || !worker->failing)
-        log_event(LOG_ERROR, was_up ? "amqp.lost" : "amqp.unreachable",
+        log_event(LOG_REPEATED(LOG_ERROR), was_up ? "amqp.lost" : "amqp.unreachable",
                   LOG_FIELDS(LOG_TEXT("url", amqp_url_shown(amqp)), LOG_TEXT("reason", reason)),
                   "❌ Erreur connexion RabbitMQ: %s\n🔄 Tentative de reconnexion...", reason);
     worker->failing = true;
@@ -212,7 +212,7 @@ static void on_down(struct amqp *amqp, void *arg, const char *reason, bool was_u
 static void on_channel_closed(struct amqp *amqp, void *arg, unsigned number, int code, const char *text)
 {
     struct worker *worker = arg;
-    log_event(LOG_WARN, "amqp.channel_closed",
+    log_event(LOG_REPEATED(LOG_WARN), "amqp.channel_closed",
               LOG_FIELDS(LOG_NUMBER("channel", number), LOG_NUMBER("code", code)),
               "⚠️ Canal %u fermé par RabbitMQ (%d %s)", number, code, text);
     if (number > worker->config.workers) {
@@ -230,7 +230,7 @@ static void on_cancelled(struct amqp *amqp, void *arg, unsigned number)
     if (number > worker->config.workers)
         return;
     if (!worker->queue_doubtful)
-        log_event(LOG_WARN, "worker.cancelled", NULL,
+        log_event(LOG_REPEATED(LOG_WARN), "worker.cancelled", NULL,
                   "⚠️ Queue %s supprimée, elle sera déclarée de nouveau", worker->config.queue);
     worker->queue_doubtful = true;
     (void)amqp_channel_close(amqp, number);
@@ -263,7 +263,7 @@ static void on_blocked(struct amqp *amqp, void *arg, bool blocked, const char *r
     if (!atomic_load(&worker->stopping))
         since_set(&worker->state, blocked ? STATE_BLOCKED : STATE_CONSUMING);
     if (blocked)
-        log_event(LOG_WARN, "amqp.blocked", LOG_FIELDS(LOG_TEXT("reason", reason)),
+        log_event(LOG_REPEATED(LOG_WARN), "amqp.blocked", LOG_FIELDS(LOG_TEXT("reason", reason)),
                   "⚠️ RabbitMQ n'accepte plus de messages : %s", reason);
 }
 

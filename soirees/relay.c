@@ -125,7 +125,7 @@ static size_t room(const struct relay *relay)
 
 static void store_failed(struct relay *relay, const struct err *err)
 {
-    log_event(LOG_WARN, "outbox.unreadable", LOG_FIELDS(LOG_TEXT("reason", err->text)),
+    log_event(LOG_REPEATED(LOG_WARN), "outbox.unreadable", LOG_FIELDS(LOG_TEXT("reason", err->text)),
               "⚠️ Boîte d'envoi illisible : %s", err->text);
     relay->read_after_ms = clock_mono_ms() + 1000;
     atomic_store(&relay->outbox_changed, true);
@@ -276,7 +276,7 @@ static void on_returned(struct amqp *amqp, void *arg, unsigned channel, const ch
             continue;
         flight->returned = true;
         if (!relay->queue_doubtful)
-            log_event(LOG_WARN, "message.returned",
+            log_event(LOG_REPEATED(LOG_WARN), "message.returned",
                       LOG_FIELDS(LOG_TEXT("soireeId", flight->soiree_id), LOG_TEXT("requestId", message_id),
                                  LOG_TRACE(flight->traceparent), LOG_NUMBER("code", code)),
                       "⚠️ Message non routé pour soirée %s (%d %s), il sera renvoyé",
@@ -311,7 +311,7 @@ static bool on_up(struct amqp *amqp, void *arg)
     since_set(&relay->state, STATE_CONNECTED);
     atomic_store(&relay->outbox_changed, true);
     relay->failing = false;
-    log_event(LOG_INFO, "amqp.connected", LOG_FIELDS(LOG_TEXT("url", amqp_url_shown(amqp))),
+    log_event(LOG_REPEATED(LOG_INFO), "amqp.connected", LOG_FIELDS(LOG_TEXT("url", amqp_url_shown(amqp))),
               "✅ Connecté à RabbitMQ");
     return true;
 }
@@ -322,7 +322,7 @@ static void on_down(struct amqp *amqp, void *arg, const char *reason, bool was_u
     forget_flights(relay);
     since_set(&relay->state, STATE_DISCONNECTED);
     if (was_up || !relay->failing)
-        log_event(LOG_ERROR, was_up ? "amqp.lost" : "amqp.unreachable",
+        log_event(LOG_REPEATED(LOG_ERROR), was_up ? "amqp.lost" : "amqp.unreachable",
                   LOG_FIELDS(LOG_TEXT("url", amqp_url_shown(amqp)), LOG_TEXT("reason", reason)),
                   "❌ Erreur connexion RabbitMQ: %s", reason);
     relay->failing = true;
@@ -333,7 +333,7 @@ static void on_channel_closed(struct amqp *amqp, void *arg, unsigned channel, in
     struct relay *relay = arg;
     (void)relay;
     (void)channel;
-    log_event(LOG_WARN, "amqp.channel_closed", LOG_FIELDS(LOG_NUMBER("code", code)),
+    log_event(LOG_REPEATED(LOG_WARN), "amqp.channel_closed", LOG_FIELDS(LOG_NUMBER("code", code)),
               "⚠️ Canal fermé par RabbitMQ (%d %s)", code, text);
     amqp_drop(amqp, "canal fermé"); /* the tags are void: the simplest fresh start */
 }
@@ -345,10 +345,11 @@ static void on_blocked(struct amqp *amqp, void *arg, bool blocked, const char *r
     since_set(&relay->state, blocked ? STATE_BLOCKED : STATE_CONNECTED);
     relay->settled_ms = clock_mono_ms(); /* while it is blocked no confirm is due */
     if (blocked)
-        log_event(LOG_WARN, "amqp.blocked", LOG_FIELDS(LOG_TEXT("reason", reason)),
+        log_event(LOG_REPEATED(LOG_WARN), "amqp.blocked", LOG_FIELDS(LOG_TEXT("reason", reason)),
                   "⚠️ RabbitMQ n'accepte plus de messages : %s", reason);
     else
-        log_event(LOG_INFO, "amqp.unblocked", NULL, "✅ RabbitMQ accepte de nouveau les messages");
+        log_event(LOG_REPEATED(LOG_INFO), "amqp.unblocked", NULL,
+                  "✅ RabbitMQ accepte de nouveau les messages");
     atomic_store(&relay->outbox_changed, true);
 }
 

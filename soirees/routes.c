@@ -6,6 +6,7 @@
 #include "cleanup.h"
 #include "document.h"
 #include "failpoint.h"
+#include "log.h"
 #include "mem.h"
 #include "meters.h"
 #include "service.h"
@@ -80,6 +81,17 @@ static void get_list(struct http_call *call, void *service)
 
 /* ---- writes ---- */
 
+/* What ties a client's request to the booking and to its request for a playlist. */
+static void log_stored(const struct http_call *call, const struct store_write *write)
+{
+    log_event(LOG_DEBUG, "soiree.stored",
+              LOG_FIELDS(LOG_TEXT("soireeId", write->soiree.id),
+                         LOG_TEXT("requestId", write->soiree.request_id),
+                         LOG_TEXT("playlistId", write->soiree.playlist_id),
+                         LOG_TEXT("httpRequestId", http_call_request_id(call))),
+              "Soirée %s enregistrée (%s)", write->soiree.id, http_call_request_id(call));
+}
+
 /* Writer's thread: the commit is done, or has failed. */
 static void write_done(struct store_write *write)
 {
@@ -90,6 +102,7 @@ static void write_done(struct store_write *write)
     } else if (write->kind == STORE_DELETE) {
         http_answer_empty(call, 204);
     } else {
+        log_stored(call, write);
         http_call_set(call, "ETag", "\"%lld\"", (long long)write->soiree.version);
         if (write->kind == STORE_CREATE)
             http_call_set(call, "Location", "/api/soirees/%s", write->soiree.id);

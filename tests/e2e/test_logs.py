@@ -1,5 +1,6 @@
 """What the daemons print: the specification's lines for people, one object a line for machines."""
 
+import collections
 import json
 import os
 import pty
@@ -8,9 +9,10 @@ import select
 import subprocess
 
 import pytest
+from harness.booking import booking
 from harness.broker import DEAD_QUEUE
 from harness.daemon import command, environment
-from harness.http import TIMESTAMP
+from harness.http import TIMESTAMP, ok_json
 from harness.wait import free_port, wait_until
 
 
@@ -173,6 +175,56 @@ def test_json_is_one_object_a_line_with_the_named_fields(json_stack):
     assert any("durationMs" in line for line in lines)
     assert any(line["level"] == "error" for line in lines), "the dead letter"
     assert "\x1b" not in json_stack.playlists.log()
+
+
+def test_every_line_of_one_booking_is_found_by_its_ids(make_stack):
+    """By soireeId or requestId, through both daemons; and no line about it is without them."""
+    debug = {"LOG_FORMAT": "json", "LOG_LEVEL": "debug"}
+    stack = make_stack(soirees=debug, playlists=debug).start()
+    stack.lagmaster.control(fail_first=1)
+    reply = stack.soirees.post("/api/soirees", booking(), headers={"X-Request-Id": "ticket-7"})
+    made = ok_json(reply, 201)
+    _found, playlist = stack.linked(made["id"])
+    stack.book()
+    stack.drained()
+    stack.playlists.stop()
+    stack.soirees.stop()
+    lines = objects(stack.soirees) + objects(stack.playlists)
+    stored = [line for line in lines if line["event"] == "soiree.stored" and line.get("httpRequestId") == "ticket-7"]
+    assert [line["soireeId"] for line in stored] == [made["id"]]
+    request_id = stored[0]["requestId"]
+    ids = {made["id"], request_id, "ticket-7"}
+    found = [line for line in lines if {line.get("soireeId"), line.get("requestId")} & ids]
+    assert {line["event"] for line in found} >= {
+        "http.request", "soiree.stored", "message.confirmed", "message.received", "lagmaster.call",
+        "lagmaster.failed", "lagmaster.wait", "lagmaster.generated", "playlist.saved", "link.started",
+        "link.delivered", "message.done"}
+    assert [line["method"] for line in found if line["event"] == "http.request"
+            and line["requestId"] in ids] == ["POST", "PATCH"]
+    for line in lines:  # what names it in any way (our own questions aside) is found
+        asked = line["event"] == "http.request" and line["method"] == "GET"
+        if not asked and any(key in json.dumps(line) for key in ids | {playlist["id"]}):
+            assert line in found, line
+
+
+def test_a_failure_that_lasts_gives_a_handful_of_lines(make_stack):
+    """The API fails and soirees is away: ten lines of a kind, however many messages; the others are there for
+    LOG_LEVEL=debug, and each message still has its own lines."""
+    count = 40
+    stack = make_stack(soirees={"LOG_FORMAT": "json"}, playlists={
+        "LOG_FORMAT": "json", "PLAYLIST_WORKERS": 10, "SOIREES_URL": "http://127.0.0.1:%d" % free_port(),
+        "LAGMASTER_RETRY_DELAY_MS": 1}).start()
+    stack.lagmaster.control(mode="error500")
+    for _ in range(count):
+        stack.book()
+    wait_until(lambda: stack.playlists.log().count('"message.done"') == count, 120, "all are done")
+    stack.drained()
+    stack.playlists.stop()
+    seen = collections.Counter(line["event"] for line in objects(stack.playlists))
+    assert seen["lagmaster.failed"] == seen["lagmaster.wait"] == seen["lagmaster.fallback"] == 10
+    assert seen["link.pending"] == 10
+    assert seen["lagmaster.call"] == count + 10
+    assert seen["message.received"] == seen["playlist.saved"] == seen["message.done"] == count
 
 
 def test_a_file_gets_no_colour(stack):

@@ -64,7 +64,7 @@ def test_a_booking_is_counted_at_every_step(stack):
 
 def test_failures_of_the_api_and_dead_letters_are_counted_by_outcome(worker, lagmaster, vhost):
     playlists = worker(LAGMASTER_MAX_ATTEMPTS=1)
-    lagmaster.script({"status": 500})
+    lagmaster.control(mode="error500")
     vhost.publish(message("s1"))
     made_for(playlists, "s1")
     vhost.publish(b"not json")

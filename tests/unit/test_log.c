@@ -406,6 +406,41 @@ static void test_lines_of_several_threads_do_not_mix(void **state)
 
 #define TEST(test) cmocka_unit_test_teardown(test, end)
 
+/* Something that fails thirty times a second for an hour: what is written of it. */
+static void test_a_line_that_repeats_for_an_hour_is_written_a_handful_of_times(void **state)
+{
+    (void)state;
+    struct log_repeat repeat = {0};
+    begin("json", "info");
+    int written = 0, told = 0;
+    int64_t left_out = 0, seen = 0;
+    for (int64_t ms = 1; ms < 3600 * 1000; ms += 33, seen++) {
+        written += log_repeated(&repeat, LOG_ERROR, ms) == LOG_ERROR;
+        CLEANUP(free_text) char *line = next_write();
+        if (!line)
+            continue;
+        told++;
+        const char *count = strstr(line, "\"count\":");
+        assert_non_null(strstr(line, "\"event\":\"log.left_out\""));
+        assert_non_null(count);
+        left_out += strtoll(count + 8, NULL, 10);
+    }
+    assert_int_equal(written, LOG_REPEAT_BURST + 3600 * 1000 / LOG_REPEAT_MS - 1);
+    assert_int_equal(told, written - LOG_REPEAT_BURST);
+    assert_true(left_out > 90000 && left_out <= seen - written);
+}
+
+static void test_after_a_rest_the_first_lines_are_written_again(void **state)
+{
+    (void)state;
+    struct log_repeat repeat = {0};
+    begin("json", "info");
+    for (int64_t start = 1; start < 3; start++)
+        for (int i = 0; i < 2 * LOG_REPEAT_BURST; i++)
+            assert_int_equal(log_repeated(&repeat, LOG_WARN, start * LOG_REPEAT_BURST * LOG_REPEAT_MS),
+                             i < LOG_REPEAT_BURST ? LOG_WARN : LOG_DEBUG);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -425,6 +460,8 @@ int main(void)
         TEST(test_json_is_valid_whatever_the_length_of_the_message),
         TEST(test_json_is_valid_whatever_the_length_of_a_field),
         TEST(test_lines_of_several_threads_do_not_mix),
+        TEST(test_a_line_that_repeats_for_an_hour_is_written_a_handful_of_times),
+        TEST(test_after_a_rest_the_first_lines_are_written_again),
     };
     return cmocka_run_group_tests_name("log", tests, NULL, NULL);
 }

@@ -49,15 +49,18 @@ class Broker:
     """One RabbitMQ node. start() after kill() or stop() finds its data again. `config` is added to its
     rabbitmq.conf, `erlang` to Erlang's arguments."""
 
-    def __init__(self, folder, config="", erlang=""):
+    def __init__(self, folder, config="", erlang="", prometheus=False):
         self.folder, self._erlang = str(folder), erlang
         self.port, self.management_port = free_port(), free_port()
+        self.prometheus_port = free_port() if prometheus else None
         self.epmd_port, self.dist_port = free_port(), free_port()
         self.published = set()  # bodies that the tests themselves have published
         os.makedirs(self.folder, exist_ok=True)
         self._write("rabbitmq.conf", CONFIG.format(port=self.port, management_port=self.management_port,
-                                                   user=USER, password=PASSWORD) + config)
-        self._write("enabled_plugins", "[rabbitmq_management].\n")
+                                                   user=USER, password=PASSWORD) + config
+                    + ("prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = %d\n" % self.prometheus_port
+                       if prometheus else ""))
+        self._write("enabled_plugins", "[rabbitmq_management%s].\n" % (",rabbitmq_prometheus" if prometheus else ""))
         self._write("rabbitmq-env.conf", "")
         self.epmd = Child("epmd", ["epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1"],
                           self._env(), os.path.join(self.folder, "epmd.log"))
