@@ -12,6 +12,7 @@
 #include "ids.h"
 #include "mem.h"
 #include "metrics.h"
+#include "pulse.h"
 
 enum {
     RETRY_BASE_MS = 500,
@@ -252,6 +253,7 @@ void amqp_run(struct amqp *amqp)
     while (!is_stopping(amqp)) {
         bool was_up = false;
         int64_t up_at = INT64_MAX;
+        pulse_beat("amqp", 0);
         if (wire_open(amqp, &amqp->urls.items[amqp->order[amqp->position]])) {
             up_at = clock_mono_ms();
             was_up = serve(amqp);

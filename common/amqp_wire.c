@@ -8,6 +8,7 @@
 #include "amqp_internal.h"
 #include "ids.h"
 #include "mem.h"
+#include "pulse.h"
 
 enum {
     REPLY_MS = 10000,
@@ -76,6 +77,7 @@ short wire_wait(struct amqp *amqp, int fd, short events, int64_t timeout_ms)
 {
     struct pollfd fds[] = {{.fd = amqp->wake_fd, .events = POLLIN}, {.fd = fd, .events = events}};
     int64_t wait_ms = timeout_ms < AMQP_TICK_MS ? timeout_ms : AMQP_TICK_MS;
+    pulse_beat("amqp", wait_ms > 0 ? wait_ms : 0);
     if (poll(fds, 2, wait_ms > 0 ? (int)wait_ms : 0) <= 0)
         return 0;
     if (fds[0].revents) {

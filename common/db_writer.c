@@ -9,6 +9,7 @@
 
 #include "db_internal.h"
 #include "metrics.h"
+#include "pulse.h"
 
 enum { BATCH_MAX = 256, IDLE_MS = 1000, STALLED_MS = 10000 };
 static const off_t WAL_LARGE_BYTES = 16 << 20;
@@ -196,12 +197,14 @@ static struct db_job *take_batch(struct db *db)
 static void wait_for_work(struct db *db)
 {
     if (!db->wal_grew && db->health.status == STATUS_OK) {
+        pulse_beat("db-writer", PULSE_IDLE);
         pthread_cond_wait(&db->work, &db->mutex);
         return;
     }
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += IDLE_MS / 1000;
+    pulse_beat("db-writer", IDLE_MS);
     if (pthread_cond_timedwait(&db->work, &db->mutex, &until) == 0 || db->first)
         return;
     bool failing = db->health.status != STATUS_OK;
@@ -221,6 +224,7 @@ static void *writer_main(void *arg)
             continue;
         }
         pthread_mutex_unlock(&db->mutex);
+        pulse_beat("db-writer", 0);
         commit_jobs(db, jobs);
         pthread_mutex_lock(&db->mutex);
     }

@@ -16,8 +16,11 @@ void failpoint_pass(const char *name)
     if (!wanted || strncmp(wanted, name, len) != 0 || (wanted[len] && wanted[len] != ':'))
         return;
     long nth = wanted[len] ? strtol(wanted + len + 1, NULL, 10) : 1;
-    if (atomic_fetch_add(&passed, 1) + 1 >= nth)
-        (void)kill(getpid(), SIGKILL);
+    if (atomic_fetch_add(&passed, 1) + 1 < nth)
+        return;
+    while (getenv("FAILPOINT_HANGS"))
+        (void)pause();
+    (void)kill(getpid(), SIGKILL);
 }
 
 #else

@@ -13,6 +13,7 @@
 #include "http_client_internal.h"
 #include "ids.h"
 #include "mem.h"
+#include "pulse.h"
 
 enum { TURN_MS = 1000, CONNECT_TIMEOUT_MS = 5000, KEEP_CONNECTION_S = 10, RECEIVE_BYTES = 4096 };
 enum { IDLE_HANDLES_MAX = 32, EVENTS_MAX = 64 };
@@ -339,7 +340,9 @@ static int on_curl_timer(CURLM *multi, long delay_ms, void *arg)
 static void wait_for_events(struct http_client *client)
 {
     struct epoll_event events[EVENTS_MAX];
-    int running = 0, count = epoll_wait(client->epoll_fd, events, EVENTS_MAX, wait_ms(client));
+    int waits_ms = wait_ms(client);
+    pulse_beat("http-client", waits_ms);
+    int running = 0, count = epoll_wait(client->epoll_fd, events, EVENTS_MAX, waits_ms);
     for (int i = 0; i < count; i++) {
         uint32_t came = events[i].events;
         int what = (came & EPOLLIN ? CURL_CSELECT_IN : 0) | (came & EPOLLOUT ? CURL_CSELECT_OUT : 0) |

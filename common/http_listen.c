@@ -17,6 +17,7 @@
 #include "ids.h"
 #include "log.h"
 #include "mem.h"
+#include "pulse.h"
 
 enum {
     BACKLOG = 4096,       /* the kernel cuts it to net.core.somaxconn */
@@ -336,7 +337,9 @@ static bool wait_for_work(struct http_server *server, bool accepts, int pause_ms
     pthread_mutex_unlock(&listener->mutex);
 
     bool deadlines = count > 2 || atomic_load(&listener->open) > 0;
-    (void)poll(fds, count, pause_ms ? pause_ms : deadlines ? SWEEP_MS : -1);
+    int waits_ms = pause_ms ? pause_ms : deadlines ? SWEEP_MS : -1;
+    pulse_beat("http-listener", waits_ms < 0 ? PULSE_IDLE : waits_ms);
+    (void)poll(fds, count, waits_ms);
     uint64_t wakes;
     if (fds[0].revents)
         (void)!read(listener->wake_fd, &wakes, sizeof wakes);

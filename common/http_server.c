@@ -10,6 +10,7 @@
 #include "ids.h"
 #include "log.h"
 #include "mem.h"
+#include "pulse.h"
 
 enum { REQUEST_TIMEOUT_S = 30, CONNECTION_MEMORY_BYTES = 32 * 1024, CLOSE_WAIT_MS = 1000 };
 
@@ -116,7 +117,9 @@ static void run(struct http_server *server, struct http_call *call)
         return;
     }
     atomic_fetch_add(&server->running, 1);
+    pulse_beat("http", 0);
     http_call_run(call, atomic_load(&server->stopped));
+    pulse_beat("http", PULSE_IDLE);
     leave(server, &server->running);
 }
 

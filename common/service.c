@@ -16,6 +16,7 @@
 #include "log.h"
 #include "mem.h"
 #include "metrics.h"
+#include "notify.h"
 #include "proxies.h"
 #include "tokens.h"
 
@@ -219,11 +220,10 @@ static int run(const struct service_program *program, const struct config *confi
         fprintf(stderr, "%s: %s\n", program->name, err.text);
         return EXIT_FAILED;
     }
-    for (int received = SIGHUP; received == SIGHUP;) {
-        (void)sigwait(&signals, &received);
-        if (received == SIGHUP)
-            reload();
-    }
+    notify_ready();
+    while (notify_wait(&signals) == SIGHUP)
+        reload();
+    notify_stopping((int)config_number(config, "SHUTDOWN_GRACE_MS") + 2 * STOP_MARGIN_MS);
     stop(program, service, (int)config_number(config, "SHUTDOWN_GRACE_MS"));
     return atomic_load(&failed) ? EXIT_FAILED : 0;
 }
