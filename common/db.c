@@ -17,7 +17,6 @@
 #include "mem.h"
 #include "metrics.h"
 
-enum { BUSY_TIMEOUT_MS = 5000 };
 static const unsigned long long LEAST_FREE_BYTES = 64ULL << 20;
 
 enum status db_status(int result)
@@ -137,7 +136,7 @@ static enum status open_conn(struct db *db, struct db_conn *conn, int flags, str
     if (!(flags & SQLITE_OPEN_READONLY) && sqlite3_db_readonly(conn->handle, "main") == 1)
         return err_set(err, STATUS_IO, "%s: the file is readonly", db->path);
     (void)sqlite3_extended_result_codes(conn->handle, 1);
-    (void)sqlite3_busy_timeout(conn->handle, BUSY_TIMEOUT_MS);
+    (void)sqlite3_busy_timeout(conn->handle, DB_BUSY_TIMEOUT_MS);
     return db_exec(conn->handle, "PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY", err);
 }
 
@@ -151,7 +150,7 @@ static void close_conn(struct db_conn *conn)
     (void)sqlite3_close(conn->handle);
 }
 
-static enum status schema_version(sqlite3 *handle, size_t *ret_version, struct err *err)
+enum status db_schema_version(sqlite3 *handle, size_t *ret_version, struct err *err)
 {
     sqlite3_stmt *statement = NULL;
     if (sqlite3_prepare_v2(handle, "PRAGMA user_version", -1, &statement, NULL) != SQLITE_OK ||
@@ -170,7 +169,7 @@ static enum status migrate(void *arg, struct err *err)
     struct db *db = arg;
     sqlite3 *handle = db->writer.handle;
     size_t version = 0;
-    enum status status = schema_version(handle, &version, err);
+    enum status status = db_schema_version(handle, &version, err);
     if (status == STATUS_OK && version > db->config.migration_count)
         return err_set(err, STATUS_IO, "%s: its schema (version %zu) is newer than this program (%zu)",
                        db->path, version, db->config.migration_count);

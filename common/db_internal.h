@@ -1,4 +1,5 @@
-/* What db.c (connections, statements) and db_writer.c (the writer's thread) share. Private to the two. */
+/* What db.c (connections, statements), db_writer.c (the writer's thread) and db_care.c (checks, copies) share.
+ * Private to the three. */
 #ifndef COMMON_DB_INTERNAL_H
 #define COMMON_DB_INTERNAL_H
 
@@ -10,6 +11,8 @@
 
 /* Statements that every transaction needs. */
 enum db_control { DB_BEGIN, DB_COMMIT, DB_SAVEPOINT, DB_RELEASE, DB_ROLLBACK_TO, DB_CONTROLS };
+
+enum { DB_BUSY_TIMEOUT_MS = 5000 };
 
 struct db_conn {
     sqlite3 *handle;
@@ -44,6 +47,9 @@ enum status db_status(int result);
 
 /* Fills *err from the handle's last error. */
 enum status db_failed(sqlite3 *handle, struct err *err);
+
+/* How many migrations the database has had (user_version). */
+enum status db_schema_version(sqlite3 *handle, size_t *ret_version, struct err *err);
 
 /* Runs SQL that gives no rows and needs no parameters. */
 enum status db_exec(sqlite3 *handle, const char *sql, struct err *err);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "api.h"
+#include "care.h"
 #include "cleanup.h"
 #include "ids.h"
 #include "log.h"
@@ -19,6 +20,9 @@
 #include "notify.h"
 #include "proxies.h"
 #include "tokens.h"
+
+#define OPTIONS                                                                                              \
+    "--help | --version | --check-config | --print-config | --healthcheck | --check | --backup FILE"
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2, HEALTHCHECK_TIMEOUT_MS = 4000, STOP_MARGIN_MS = 1500 };
 enum { BODY_MAX_BYTES = 64 * 1024, CONNECTIONS_MAX = 4096, IDLE_TIMEOUT_S = 30 };
@@ -115,15 +119,20 @@ static int print_help(const struct service_program *program, const struct settin
 {
     CLEANUP(buf_done) struct buf text;
     buf_init(&text, 64 * 1024);
-    buf_format(&text,
-               "%s %s: %s\n\n"
-               "usage: %s [--help | --version | --check-config | --print-config | --healthcheck]\n\n"
-               "  --check-config  names everything that is wrong with the settings; exit status 0 or 2\n"
-               "  --print-config  prints the settings as they count, secrets as ***; exit status 0 or 2\n"
-               "  --healthcheck   asks the running daemon's /health; exit status 0 or 1\n\n"
-               "Settings, from the environment or from KEY=VALUE lines in the file that CONFIG_FILE names\n"
-               "(the environment wins); defaults in brackets:\n",
-               program->name, PROJECT_VERSION, program->summary, program->name);
+    buf_format(
+        &text,
+        "%s %s: %s\n\n"
+        "usage: %s [" OPTIONS "]\n\n"
+        "  --check-config  names everything that is wrong with the settings; exit status 0 or 2\n"
+        "  --print-config  prints the settings as they count, secrets as ***; exit status 0 or 2\n"
+        "  --healthcheck   asks the running daemon's /health; exit status 0 or 1\n"
+        "  --check         names everything that is wrong with the database, a running daemon's too; exit\n"
+        "                  status 0 or 1\n"
+        "  --backup FILE   copies the database, a running daemon's too, to FILE, which is replaced once\n"
+        "                  the copy is whole, checked and on the disk; exit status 0 or 1\n\n"
+        "Settings, from the environment or from KEY=VALUE lines in the file that CONFIG_FILE names\n"
+        "(the environment wins); defaults in brackets:\n",
+        program->name, PROJECT_VERSION, program->summary, program->name);
     config_describe(settings, count, &text);
     (void)fputs(buf_get(&text), stdout);
     return 0;
@@ -248,7 +257,7 @@ static int print_config(const struct config *config)
 
 /* Reads the settings, then does what the option says, or the daemon's work. */
 static int main_with_settings(const struct service_program *program, const struct setting *settings,
-                              size_t count, const char *option)
+                              size_t count, const char *option, const char *argument)
 {
     CLEANUP(buf_done) struct buf problems;
     buf_init(&problems, 64 * 1024);
@@ -266,6 +275,12 @@ static int main_with_settings(const struct service_program *program, const struc
         status = print_config(config);
     } else if (strcmp(option, "--healthcheck") == 0) {
         status = healthcheck(config);
+    } else if (strcmp(option, "--check") == 0) {
+        struct db_care care = {0};
+        program->care(&care);
+        status = care_check(config_text(config, "DATABASE_PATH"), &care);
+    } else if (strcmp(option, "--backup") == 0) {
+        status = care_backup(config_text(config, "DATABASE_PATH"), argument);
     } else {
         status = run(program, config);
     }
@@ -276,15 +291,14 @@ static int main_with_settings(const struct service_program *program, const struc
 
 int service_main(int argc, char **argv, const struct service_program *program)
 {
-    static const char *const options[] = {"--help", "--version", "--check-config", "--print-config",
-                                          "--healthcheck"};
-    const char *option = argc > 1 ? argv[1] : "";
-    bool known = argc == 1;
-    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+    static const char *const options[] = {
+        "", "--help", "--version", "--check-config", "--print-config", "--healthcheck", "--check"};
+    const char *option = argc > 1 ? argv[1] : "", *argument = argc > 2 ? argv[2] : "";
+    bool known = argc == 1 || (argc == 3 && strcmp(option, "--backup") == 0 && *argument);
+    for (size_t i = 1; i < sizeof options / sizeof *options; i++)
         known = known || (argc == 2 && strcmp(option, options[i]) == 0);
     if (!known) {
-        fprintf(stderr, "usage: %s [--help | --version | --check-config | --print-config | --healthcheck]\n",
-                program->name);
+        fprintf(stderr, "usage: %s [" OPTIONS "]\n", program->name);
         return EXIT_USAGE;
     }
     if (strcmp(option, "--version") == 0)
@@ -293,7 +307,7 @@ int service_main(int argc, char **argv, const struct service_program *program)
     CLEANUP(free_pointer) struct setting *settings = join_settings(program, &count);
     if (strcmp(option, "--help") == 0)
         return print_help(program, settings, count);
-    return main_with_settings(program, settings, count, option);
+    return main_with_settings(program, settings, count, option, argument);
 }
 
 /* ---- shared plumbing ---- */

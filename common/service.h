@@ -9,6 +9,7 @@
 #include "amqp.h"
 #include "config.h"
 #include "consul.h"
+#include "db_care.h"
 #include "http_client.h"
 #include "http_server.h"
 #include "status.h"
@@ -24,6 +25,8 @@ struct service_program {
     size_t setting_count;
     /* Checks that need more than one setting; appends lines. May be NULL. */
     void (*check)(const struct config *config, struct buf *problems);
+    /* What --check has to know of the database. */
+    void (*care)(struct db_care *ret_care);
     /* Opens everything; on error nothing stays open. `config` outlives the service. */
     enum status (*start)(const struct config *config, void **ret_service, struct err *err);
     /* Ends it: finishes what is under way within `grace_ms`, deregisters, closes, frees. */

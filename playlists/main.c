@@ -1,6 +1,7 @@
 /* playlists: makes playlists for booked parties. See README.md, "How it is built". */
 #include "daemon.h"
 #include "service.h"
+#include "store.h"
 #include "worker.h"
 
 static const struct setting settings[] = {
@@ -46,6 +47,7 @@ int main(int argc, char **argv)
         .settings = settings,
         .setting_count = sizeof settings / sizeof *settings,
         .check = check,
+        .care = store_care,
         .start = daemon_start,
         .stop = daemon_stop,
     };

@@ -1,6 +1,7 @@
 /* soirees: books parties. See README.md, "How it is built". */
 #include "daemon.h"
 #include "service.h"
+#include "store.h"
 
 static const struct setting settings[] = {
     NUMBER_SETTING("REQUEST_AGAIN_AFTER_S", "900", 0, 604800,
@@ -17,6 +18,7 @@ int main(int argc, char **argv)
         .default_database = "./data/soirees.db",
         .settings = settings,
         .setting_count = sizeof settings / sizeof *settings,
+        .care = store_care,
         .start = daemon_start,
         .stop = daemon_stop,
     };

@@ -9,6 +9,7 @@
 
 #include "api.h"
 #include "db.h"
+#include "db_care.h"
 #include "ids.h"
 #include "soiree.h"
 #include "status.h"
@@ -24,6 +25,8 @@ struct store_config {
 
 enum status store_open(struct store **ret_store, const struct store_config *config, struct err *err);
 void store_close(struct store *store);
+/* What --check has to know. */
+void store_care(struct db_care *ret_care);
 struct db *store_db(struct store *store); /* for its health and metrics */
 
 /* Who is to be woken when a commit has put a message into the outbox; before the first write. Called in the
