@@ -49,7 +49,8 @@ def test_help_names_every_setting_and_its_default(program):
     assert (result.returncode, result.stderr) == (0, "")
     for name in SHARED + OWN[program] + DEFAULTS[program]:
         assert re.search(r"(?<![\w-])%s(?![\w])" % re.escape(name), result.stdout), name
-    for option in ("--help", "--version", "--check-config", "--print-config", "--healthcheck"):
+    for option in ("--help", "--version", "--check-config", "--print-config", "--healthcheck", "--check",
+                   "--backup"):
         assert option in result.stdout
 
 

@@ -44,10 +44,10 @@ def environment(settings):
     return env
 
 
-def run(program, *arguments, timeout=60, **settings):
+def run(program, *arguments, timeout=60, cwd=None, **settings):
     """Run a program to its end (--help, refused starts); the result has stdout, stderr and returncode."""
     result = subprocess.run(command(program, *arguments), env=environment(settings), stdin=subprocess.DEVNULL,
-                            capture_output=True, text=True, timeout=timeout)
+                            cwd=cwd, capture_output=True, text=True, timeout=timeout)
     assert not REPORTS.search(result.stdout + result.stderr), result.stdout + result.stderr
     return result
 
