@@ -50,13 +50,14 @@ def roff(text):
 
 
 def man_page(about, date):
-    page = [".TH %s 8 %s \"Soirées %s\" \"System Administration\"" % (about.name.upper(), date, about.version),
+    page = ['.TH %s 8 %s "Soirées %s" "System Administration"' % (about.name.upper(), date, about.version),
             ".SH NAME", "%s \\- %s" % (about.name, roff(about.summary)),
             ".SH SYNOPSIS", ".B %s" % about.name]
     for name, argument, _ in about.options:
         page += [".br", ".B %s %s%s" % (about.name, roff(name), " \\fI%s\\fR" % argument if argument else "")]
     page += [".SH DESCRIPTION",
-             "Without an option it runs in the foreground until SIGTERM or SIGINT, and logs to standard output.",
+             "Without an option it runs in the foreground until SIGTERM or SIGINT, and logs to standard",
+             "output.",
              "It takes its settings from the environment, or from KEY=VALUE lines in the file that",
              ".B CONFIG_FILE", "names; the environment wins.",
              ".SH OPTIONS"]
@@ -89,7 +90,8 @@ def man_page(about, date):
 
 
 def env_file(about):
-    lines = ["# Settings of %s, the service that systemd runs; `man %s` describes them." % (about.name, about.name),
+    lines = ["# Settings of the service %s, as systemd runs it; `man %s` describes them."
+             % (about.name, about.name),
              "# What is commented out shows the default. Then: systemctl restart %s" % about.name,
              "",
              "DATABASE_PATH=/var/lib/%s/%s.db" % (about.name, about.name)]
@@ -136,8 +138,8 @@ def source_time():
     """When this version of the sources was made: SOURCE_DATE_EPOCH, else the last commit, else now."""
     if "SOURCE_DATE_EPOCH" in os.environ:
         return int(os.environ["SOURCE_DATE_EPOCH"])
-    shown = subprocess.run(["git", "-C", str(ROOT), "log", "-1", "--format=%ct"], capture_output=True, text=True,
-                           check=False)
+    shown = subprocess.run(["git", "-C", str(ROOT), "log", "-1", "--format=%ct"], capture_output=True,
+                           text=True, check=False)
     return int(shown.stdout) if shown.returncode == 0 and shown.stdout.strip() else int(time.time())
 
 

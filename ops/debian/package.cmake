@@ -1,11 +1,11 @@
-# Two Debian packages, soirees and playlists, by `cpack -G DEB` in the build folder: scripts/package does it all.
+# Two Debian packages, soirees and playlists, by `cpack -G DEB` in the build folder: see scripts/package.
 # Man page, env file, completion: written by generate.py from what the built program's --help says.
 set(files ${CMAKE_BINARY_DIR}/debian)
 
-function(add_package name default_summary)
+function(add_package name summary)
   set(NAME ${name})
-  set(SUMMARY ${default_summary})
-  foreach(file service postinst prerm postrm conffiles completion)
+  set(SUMMARY ${summary})
+  foreach(file service postinst prerm postrm conffiles completion lintian)
     configure_file(${CMAKE_SOURCE_DIR}/ops/debian/${file}.in ${files}/${name}/${file} @ONLY
                    FILE_PERMISSIONS OWNER_READ OWNER_WRITE GROUP_READ WORLD_READ)
   endforeach()
@@ -16,7 +16,8 @@ function(add_package name default_summary)
   add_custom_command(
     OUTPUT ${files}/${name}/${name}.8.gz ${files}/${name}/${name}.env ${files}/${name}/changelog.gz
            ${files}/${name}/copyright
-    COMMAND /usr/bin/python3 ${CMAKE_SOURCE_DIR}/ops/debian/generate.py $<TARGET_FILE:${name}> ${files}/${name}
+    COMMAND /usr/bin/python3 ${CMAKE_SOURCE_DIR}/ops/debian/generate.py $<TARGET_FILE:${name}>
+            ${files}/${name}
     DEPENDS ${name} ${CMAKE_SOURCE_DIR}/ops/debian/generate.py ${CMAKE_SOURCE_DIR}/CHANGELOG.md
             ${CMAKE_SOURCE_DIR}/LICENSE
     VERBATIM)
@@ -24,7 +25,8 @@ function(add_package name default_summary)
   add_dependencies(package_files ${name}_package_files)
 
   install(TARGETS ${name} DESTINATION bin COMPONENT ${name})
-  install(FILES ${files}/${name}/service DESTINATION lib/systemd/system RENAME ${name}.service COMPONENT ${name})
+  install(FILES ${files}/${name}/service DESTINATION lib/systemd/system RENAME ${name}.service
+          COMPONENT ${name})
   install(FILES ${files}/${name}/completion DESTINATION share/bash-completion/completions RENAME ${name}
           COMPONENT ${name})
   install(FILES ${files}/${name}/${name}.8.gz DESTINATION share/man/man8 COMPONENT ${name})
@@ -33,6 +35,7 @@ function(add_package name default_summary)
   # root's alone until postinst gives the group of the service the right to read it
   install(FILES ${files}/${name}/${name}.env DESTINATION /etc/soirees PERMISSIONS OWNER_READ OWNER_WRITE
           COMPONENT ${name})
+  install(FILES ${files}/${name}/lintian DESTINATION share/lintian/overrides RENAME ${name} COMPONENT ${name})
 
   string(TOUPPER ${name} upper)
   set(CPACK_DEBIAN_${upper}_PACKAGE_NAME ${name} PARENT_SCOPE)
@@ -40,9 +43,12 @@ function(add_package name default_summary)
   set(CPACK_DEBIAN_${upper}_PACKAGE_CONTROL_EXTRA
       "${files}/${name}/postinst;${files}/${name}/prerm;${files}/${name}/postrm;${files}/${name}/conffiles"
       PARENT_SCOPE)
-  set(CPACK_COMPONENT_${upper}_DESCRIPTION
-      "${default_summary}\nOne of the two services of Soirées, an event-driven booking system: soirees takes bookings,\nplaylists has a playlist made for each. They meet through RabbitMQ and Consul; each keeps its data\nin an SQLite database of its own."
-      PARENT_SCOPE)
+  string(JOIN "\n" description
+         "${summary}"
+         "One of the two services of Soirées, an event-driven booking system: soirees"
+         "takes bookings, playlists has a playlist made for each. They meet through"
+         "RabbitMQ and Consul; each keeps its data in an SQLite database of its own.")
+  set(CPACK_COMPONENT_${upper}_DESCRIPTION "${description}" PARENT_SCOPE)
 endfunction()
 
 add_custom_target(package_files)

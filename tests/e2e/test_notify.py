@@ -142,8 +142,8 @@ def test_a_stuck_thread_of_soirees_starves_the_watchdog(failpoint, thread, failp
 @pytest.mark.slow
 @pytest.mark.parametrize("failpoint, thread", [("worker.received", "amqp"),
                                                ("generator.call.before", "http-client")])
-def test_a_stuck_thread_of_playlists_starves_the_watchdog(failpoint, thread, failpoints, manager_at_path, vhost,
-                                                          worker):
+def test_a_stuck_thread_of_playlists_starves_the_watchdog(failpoint, thread, failpoints, manager_at_path,
+                                                          vhost, worker):
     daemon = worker(**manager_at_path.settings(), FAILPOINT=failpoint, FAILPOINT_HANGS=1)
     vhost.publish(message("s1"))
     manager_at_path.starves()
