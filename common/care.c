@@ -1,10 +1,19 @@
 #include "care.h"
 
+#include <signal.h>
 #include <stdio.h>
 
 #include "cleanup.h"
 
 enum { PROBLEMS_MAX_BYTES = 256 * 1024 };
+
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int number)
+{
+    (void)number;
+    interrupted = 1;
+}
 
 int care_check(const char *path, const struct db_care *care)
 {
@@ -25,8 +34,12 @@ int care_check(const char *path, const struct db_care *care)
 
 int care_backup(const char *path, const char *to)
 {
+    const struct sigaction action = {.sa_handler = on_signal};
     struct err err = {0};
-    if (db_backup(path, to, &err) != STATUS_OK) {
+    (void)sigaction(SIGINT, &action, NULL);
+    (void)sigaction(SIGTERM, &action, NULL);
+    (void)sigaction(SIGHUP, &action, NULL);
+    if (db_backup(path, to, &interrupted, &err) != STATUS_OK) {
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }

@@ -13,6 +13,8 @@
 #include "db_internal.h"
 #include "mem.h"
 
+enum { STEPS_A_LOOK = 10000 }; /* of SQLite's machine, between two looks at *stop */
+
 static void close_handle(sqlite3 **handle)
 {
     (void)sqlite3_close(*handle);
@@ -177,17 +179,24 @@ static enum status check_target(const char *path, const char *to, struct err *er
     return STATUS_OK;
 }
 
-static enum status vacuum_into(const char *path, const char *to, struct err *err)
+static int must_stop(void *arg)
+{
+    return *(const volatile sig_atomic_t *)arg != 0;
+}
+
+static enum status vacuum_into(const char *path, const char *to, const volatile sig_atomic_t *stop,
+                               struct err *err)
 {
     CLEANUP(close_handle) sqlite3 *handle = NULL;
     enum status status = open_readonly(&handle, path, err);
     if (status != STATUS_OK)
         return status;
+    sqlite3_progress_handler(handle, STEPS_A_LOOK, must_stop, (void *)(uintptr_t)stop);
     CLEANUP(finalize) sqlite3_stmt *statement = NULL;
     if (sqlite3_prepare_v2(handle, "VACUUM INTO ?1", -1, &statement, NULL) != SQLITE_OK ||
         sqlite3_bind_text(statement, 1, to, -1, SQLITE_STATIC) != SQLITE_OK ||
         sqlite3_step(statement) != SQLITE_DONE)
-        return fail_handle(path, handle, err);
+        return *stop ? fail_path(to, STATUS_STOPPING, "interrupted", err) : fail_handle(path, handle, err);
     return STATUS_OK;
 }
 
@@ -218,7 +227,7 @@ static enum status publish(int fd, const char *temporary, const char *to, struct
     return STATUS_OK;
 }
 
-enum status db_backup(const char *path, const char *to, struct err *err)
+enum status db_backup(const char *path, const char *to, const volatile sig_atomic_t *stop, struct err *err)
 {
     enum status status = check_target(path, to, err);
     if (status != STATUS_OK)
@@ -228,9 +237,11 @@ enum status db_backup(const char *path, const char *to, struct err *err)
     CLEANUP(close_fd) int fd = mkostemp(temporary, O_CLOEXEC); /* mode 0600 */
     if (fd < 0)
         return fail_errno(to, err);
-    status = vacuum_into(path, temporary, err);
+    status = vacuum_into(path, temporary, stop, err);
     if (status == STATUS_OK)
         status = check_copy(temporary, err);
+    if (status == STATUS_OK && *stop)
+        status = fail_path(to, STATUS_STOPPING, "interrupted", err);
     if (status == STATUS_OK)
         status = publish(fd, temporary, to, err);
     if (status != STATUS_OK)

@@ -5,6 +5,7 @@
 #ifndef COMMON_DB_CARE_H
 #define COMMON_DB_CARE_H
 
+#include <signal.h>
 #include <stddef.h>
 
 #include "buf.h"
@@ -31,7 +32,7 @@ enum status db_check(const char *path, const struct db_care *care, struct buf *p
 /* Writes a copy of the database as it was at one moment after the call began to the file `to`, without empty
  * pages. The copy is checked (integrity_check) and on the disk before it takes that name, in one step,
  * replacing what had it: there is never half a file. On error nothing has changed: IO (also where `to` is a
- * database in use), BUSY, FULL. */
-enum status db_backup(const char *path, const char *to, struct err *err);
+ * database in use), BUSY, FULL; STOPPING once *stop is not 0 (a signal handler may set it). */
+enum status db_backup(const char *path, const char *to, const volatile sig_atomic_t *stop, struct err *err);
 
 #endif

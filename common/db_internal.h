@@ -1,5 +1,5 @@
-/* What db.c (connections, statements), db_writer.c (the writer's thread) and db_care.c (checks, copies) share.
- * Private to the three. */
+/* What db.c (connections, statements), db_writer.c (the writer's thread) and db_care.c (checks, copies)
+ * share. Private to the three. */
 #ifndef COMMON_DB_INTERNAL_H
 #define COMMON_DB_INTERNAL_H
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "ids.h"
 #include "log.h"
 #include "pulse.h"
 
@@ -76,9 +77,17 @@ int notify_wait(const sigset_t *signals)
 {
     int64_t watchdog = watchdog_ms();
     int64_t limit_ms = watchdog ? watchdog / 2 : LATE_MS, check_ms = watchdog ? watchdog / 4 : CHECK_MS;
+    int64_t checked_ms = clock_mono_ms();
     bool turned = true;
+    if (check_ms < 1)
+        check_ms = 1;
     for (;;) {
-        turned = all_turn(limit_ms, turned);
+        /* Late itself, this thread was not the only one that stood still (SIGSTOP, a frozen machine): the
+         * others get a turn first. */
+        int64_t now_ms = clock_mono_ms();
+        if (now_ms - checked_ms < 2 * check_ms)
+            turned = all_turn(limit_ms, turned);
+        checked_ms = now_ms;
         if (watchdog && turned)
             send_text("WATCHDOG=1\n");
         struct timespec wait = {.tv_sec = check_ms / 1000, .tv_nsec = check_ms % 1000 * 1000000};

@@ -7,6 +7,7 @@ import os
 import pathlib
 import resource
 import shutil
+import signal
 import sqlite3
 import subprocess
 import threading
@@ -260,6 +261,22 @@ def test_a_backup_that_does_not_end_well_leaves_the_one_before(end, stopped, tmp
     if end == "refused":
         one_line(result)
         assert [file.name for file in folder.iterdir()] == ["copy.db"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_backup_that_is_interrupted_leaves_nothing_behind(number, stopped, tmp_path):
+    path, folder = stopped("soirees"), tmp_path / "backups"
+    folder.mkdir()
+    change(path, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000)"
+           " INSERT INTO idempotency SELECT 'key-' || i, hex(zeroblob(60)), 'x', i FROM n")
+    with subprocess.Popen(command("soirees", "--backup", str(folder / "copy.db")), stderr=subprocess.PIPE,
+                          env=environment({"DATABASE_PATH": path}), text=True) as process:
+        wait_until(lambda: any(file.stat().st_size for file in folder.iterdir()), 60, "a beginning", 0.001)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.startswith(str(folder / "copy.db")) and errors.endswith(": interrupted\n")
+    assert not list(folder.iterdir())
 
 
 @BOTH

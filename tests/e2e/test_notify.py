@@ -1,7 +1,9 @@
 """What a service manager is told: ready, alive, stopping. The test is the manager."""
 
 import contextlib
+import os
 import re
+import signal
 import socket
 import sqlite3
 import time
@@ -115,6 +117,18 @@ def test_the_watchdog_starves_while_the_writer_is_stuck(manager_at_path, daemons
     book(daemon)
     wait_until(lambda: manager_at_path.fed() > count + 1, 30, "feeding again")
     assert "répondent de nouveau" in daemon.log()
+
+
+@pytest.mark.slow
+def test_a_process_that_stood_still_is_not_taken_for_a_stuck_thread(manager_at_path, daemons):
+    daemon = daemons.start("soirees", offline("soirees"), **manager_at_path.settings())
+    wait_until(lambda: manager_at_path.fed() >= 2, 60, "two feedings")
+    os.kill(daemon.pid, signal.SIGSTOP)
+    manager_at_path.starves(WATCHDOG_S)
+    os.kill(daemon.pid, signal.SIGCONT)
+    count = manager_at_path.fed()
+    wait_until(lambda: manager_at_path.fed() > count + 2, 60, "feeding again")
+    assert "ne répond plus" not in daemon.log()
 
 
 @pytest.fixture
