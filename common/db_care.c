@@ -179,9 +179,14 @@ static enum status check_target(const char *path, const char *to, struct err *er
     return STATUS_OK;
 }
 
+/* Behind a pointer of its own: SQLite's argument is no pointer to const. */
+struct stopper {
+    const volatile sig_atomic_t *stop;
+};
+
 static int must_stop(void *arg)
 {
-    return *(const volatile sig_atomic_t *)arg != 0;
+    return *((struct stopper *)arg)->stop != 0;
 }
 
 static enum status vacuum_into(const char *path, const char *to, const volatile sig_atomic_t *stop,
@@ -191,7 +196,8 @@ static enum status vacuum_into(const char *path, const char *to, const volatile 
     enum status status = open_readonly(&handle, path, err);
     if (status != STATUS_OK)
         return status;
-    sqlite3_progress_handler(handle, STEPS_A_LOOK, must_stop, (void *)(uintptr_t)stop);
+    struct stopper stopper = {stop};
+    sqlite3_progress_handler(handle, STEPS_A_LOOK, must_stop, &stopper);
     CLEANUP(finalize) sqlite3_stmt *statement = NULL;
     if (sqlite3_prepare_v2(handle, "VACUUM INTO ?1", -1, &statement, NULL) != SQLITE_OK ||
         sqlite3_bind_text(statement, 1, to, -1, SQLITE_STATIC) != SQLITE_OK ||
@@ -221,10 +227,10 @@ static enum status publish(int fd, const char *temporary, const char *to, struct
     const char *folder = dirname(copy);
     if (fsync(fd) != 0 || rename(temporary, to) != 0)
         return fail_errno(to, err);
-    CLEANUP(close_fd) int folder_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (folder_fd < 0 || fsync(folder_fd) != 0)
-        return fail_errno(folder, err);
-    return STATUS_OK;
+    int folder_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    enum status status = folder_fd < 0 || fsync(folder_fd) != 0 ? fail_errno(folder, err) : STATUS_OK;
+    close_fd(&folder_fd);
+    return status;
 }
 
 enum status db_backup(const char *path, const char *to, const volatile sig_atomic_t *stop, struct err *err)
