@@ -198,8 +198,12 @@ static void print_text(struct buf *out, const char *value)
             value = at;
         }
     }
-    for (const char *c = value; *c; c++)
-        buf_char(out, (unsigned char)*c < ' ' ? ' ' : *c);
+    for (const char *c = value; *c; c++) {
+        char shown = *c;
+        if (shown > 0 && shown < ' ')
+            shown = ' ';
+        buf_char(out, shown);
+    }
 }
 
 void config_print(const struct config *config, struct buf *out)

@@ -72,12 +72,12 @@ static const char *read_line(char *line, struct list *list)
 {
     static const char blanks[] = " \t\r";
     char *rest = NULL;
-    char *name = strtok_r(line, blanks, &rest), *role = strtok_r(NULL, blanks, &rest),
-         *digest = strtok_r(NULL, blanks, &rest);
+    char *name = strtok_r(line, blanks, &rest), *role = strtok_r(NULL, blanks, &rest);
+    char *digest = strtok_r(NULL, blanks, &rest), *more = strtok_r(NULL, blanks, &rest);
     if (!name || name[0] == '#')
         return NULL;
     struct token token = {0};
-    if (!digest || strtok_r(NULL, blanks, &rest))
+    if (!digest || more)
         return "is not `name role sha256:hex`";
     if (!is_name(name))
         return "the name is not 1 to 64 of A-Z a-z 0-9 . _ -";

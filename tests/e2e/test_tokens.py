@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import os
+import re
 import signal
 import subprocess
 
 import pytest
-from harness.booking import BOOKING, booking, made_for
+from harness.booking import BOOKING, booking
+from harness.consul import ROOT
 from harness.daemon import run
 from harness.http import ok_json, problem
 from harness.wait import wait_until
@@ -157,7 +160,6 @@ def test_the_worker_links_with_its_own_token(make_stack, tokens, tmp_path):
     stack = make_stack(soirees={"API_TOKENS_FILE": tokens}, playlists={"SOIREES_TOKEN_FILE": secret}).start()
     made = ok_json(stack.soirees.post("/api/soirees", BOOKING, headers=bearer(WRITER)), 201)
     linked(stack.soirees, made["id"])
-    made_for(stack.playlists, made["id"])
 
 
 def test_a_worker_without_a_token_keeps_the_link_and_says_why(make_stack, tokens):
@@ -192,16 +194,34 @@ def test_a_file_that_is_missing_or_empty_opens_nothing(program, tmp_path):
         assert result.returncode == 2 and str(path) in result.stderr
 
 
-def test_the_readme_s_way_of_making_a_token_works(start, tokens):
-    """Its commands, as they stand there."""
-    made = subprocess.run(["sh", "-ec", """
-        token=$(openssl rand -hex 32)
-        printf 'caisse write sha256:%%s\\n' "$(printf %%s "$token" | sha256sum | cut -d ' ' -f 1)" >>%s
-        printf '%%s' "$token"
-    """ % tokens], capture_output=True, text=True, check=True)
-    assert len(made.stdout) == 64
+def test_the_readme_s_way_of_making_a_token_works(start, tokens, tmp_path):
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
+        commands = re.search(r"\n( {4}token=.*\n {4}printf .*\n {4}printf .*\n)", file.read()).group(1)
+    made = subprocess.run(["sh", "-ec", commands], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert re.fullmatch("[0-9a-f]{64}\n", made.stdout)
     soirees = start("soirees")
-    ok_json(soirees.post("/api/soirees", BOOKING, headers=bearer(made.stdout)), 201)
+    ok_json(soirees.post("/api/soirees", BOOKING, headers=bearer(made.stdout.strip())), 201)
+
+
+def test_verify_brings_a_token(make_stack, tokens, tmp_path):
+    stack = make_stack(soirees={"API_TOKENS_FILE": tokens},
+                       playlists={"API_TOKENS_FILE": tokens, "SOIREES_TOKEN": WRITER})
+    stack.soirees.start()
+    stack.playlists.start()
+    stack.consuming()
+    made = ok_json(stack.soirees.post("/api/soirees", BOOKING, headers=bearer(WRITER)), 201)
+    linked(stack.soirees, made["id"])
+    secret = tmp_path / "reader"
+    secret.write_text(READER + "\n")
+
+    def verify(*arguments):
+        return subprocess.run(
+            [os.path.join(ROOT, "scripts", "verify"), "--soirees", stack.soirees.url, "--playlists",
+             stack.playlists.url, *arguments], env={"PATH": os.environ["PATH"], **stack.vhost.settings()},
+            capture_output=True, text=True, timeout=120)
+    wait_until(lambda: verify("--token-file", secret).returncode == 0, 60, "all accounted for")
+    without = verify()
+    assert without.returncode == 2 and "401" in without.stderr, without
 
 
 @pytest.mark.threads
