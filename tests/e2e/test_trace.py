@@ -1,4 +1,4 @@
-"""W3C trace context: one trace from the client's request through the outbox, the queue, the API and the PATCH."""
+"""W3C trace context: one trace from the request through the outbox, the queue, the API and the PATCH."""
 
 import json
 import re
@@ -88,7 +88,7 @@ def test_one_trace_goes_through_all_five_hops(given, trace, flags, make_stack, v
     if trace is None:
         assert found[0][0] not in (TRACE, "0" * 32)
     one = found[0][0]
-    wait_until(lambda: events(soirees, one) >= {"message.confirmed", "http.request"}, what="the log of soirees")
+    wait_until(lambda: events(soirees, one) >= {"message.confirmed", "http.request"}, what="soirees' log")
     wait_until(lambda: events(playlists, one) >= {
         "message.received", "lagmaster.call", "lagmaster.generated", "playlist.saved", "link.started",
         "link.delivered", "message.done"}, what="the log of playlists")
