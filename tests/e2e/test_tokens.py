@@ -98,7 +98,7 @@ def test_a_reader_reads_and_a_writer_does_everything(program, start):
 def test_what_watches_the_service_needs_no_token(program, start):
     daemon = start(program)
     path, _document = COLLECTIONS[program]
-    for target in ("/health", "/openapi.json", "/docs"):
+    for target in ("/health", "/ready", "/metrics", "/openapi.json", "/docs"):
         assert daemon.get(target).status_code == 200, target
         assert daemon.get(target, headers=bearer("nonsense")).status_code == 200, target
     preflight = daemon.request("OPTIONS", path, headers={"Origin": "https://a.example",
@@ -108,6 +108,14 @@ def test_what_watches_the_service_needs_no_token(program, start):
     assert "Authorization" in preflight.headers["Access-Control-Allow-Headers"]
     problem(daemon.get("/nowhere"), 404)
     assert run(program, "--healthcheck", SERVICE_PORT=daemon.port).returncode == 0
+
+
+@BOTH
+def test_metrics_may_be_closed(program, start):
+    daemon = start(program, METRICS_OPEN="no")
+    refused(daemon.get("/metrics"), 401)
+    assert daemon.get("/metrics", headers=bearer(READER)).status_code == 200
+    assert daemon.get("/ready").status_code == 200
 
 
 def test_who_has_no_token_learns_nothing_from_the_rest_of_the_request(start):
