@@ -15,8 +15,9 @@ struct since {
 /* The state is `state` (0..255) from now on; the same one again keeps its time. */
 static inline void since_set(struct since *since, int state)
 {
-    int64_t old = atomic_load(&since->word), new_word = clock_wall_ms() * 256 + state;
-    while ((!old || (old & 0xFF) != state) && !atomic_compare_exchange_weak(&since->word, &old, new_word))
+    int64_t old = atomic_load(&since->word);
+    while ((!old || (old & 0xFF) != state) &&
+           !atomic_compare_exchange_weak(&since->word, &old, clock_wall_ms() * 256 + state))
         continue;
 }
 

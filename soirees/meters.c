@@ -15,7 +15,7 @@ struct metrics_counter meters_publishes = {
     .values = {"confirmed", "nacked", "returned"},
 };
 
-struct metrics_counter meters_sent_again = {
+static struct metrics_counter sent_again = {
     .name = "soirees_requests_sent_again_total",
     .help = "Requests that stayed open for REQUEST_AGAIN_AFTER_S and were published again.",
 };
@@ -26,10 +26,12 @@ static struct metrics_histogram confirm_durations = {
     .scale = &metrics_slow,
 };
 
-void meters_confirmed(const char *message_id)
+void meters_confirmed(const char *message_id, bool again)
 {
     int64_t made_ms = uuid_time_ms(message_id);
-    if (made_ms >= 0)
+    if (again)
+        metrics_count(&sent_again, 0);
+    else if (made_ms >= 0)
         metrics_observe(&confirm_durations, 0, (clock_wall_ms() - made_ms) * 1000);
 }
 
@@ -56,7 +58,7 @@ static void put_all(struct buf *out, void *service)
     http_server_put_metrics(soirees->server, out);
     put_outbox(out, soirees->store);
     metrics_put_counter(out, &meters_publishes);
-    metrics_put_counter(out, &meters_sent_again);
+    metrics_put_counter(out, &sent_again);
     metrics_put_histogram(out, &confirm_durations);
     metrics_put_state(out, "amqp_state", "Connection to RabbitMQ: 1 for the present state.", relay_states,
                       relay_state(soirees->relay, &since));

@@ -12,12 +12,9 @@
 enum { PUBLISH_CONFIRMED, PUBLISH_NACKED, PUBLISH_RETURNED };
 extern struct metrics_counter meters_publishes;
 
-/* Open requests that were published once more, and confirmed. */
-extern struct metrics_counter meters_sent_again;
-
-/* The broker has confirmed the first message of this request: counts the time since its booking. The id is a
- * UUIDv7, which tells it. */
-void meters_confirmed(const char *message_id);
+/* The broker has confirmed a request's message: its first one (the time since the booking counts, which the
+ * id, a UUIDv7, tells) or one that was sent `again`. */
+void meters_confirmed(const char *message_id, bool again);
 
 /* A handler: GET /metrics. Its second argument is the struct soirees. */
 void meters_get(struct http_call *call, void *service);

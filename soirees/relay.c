@@ -232,14 +232,12 @@ static void settle(struct relay *relay, uint64_t tag, bool ack)
     metrics_count(&meters_publishes, sent ? PUBLISH_CONFIRMED : ack ? PUBLISH_RETURNED : PUBLISH_NACKED);
     FAILPOINT("relay.confirmed");
     if (flight->again && sent) {
-        metrics_count(&meters_sent_again, 0);
         relay->again_look_ms = 0;
         relay->again_pause_ms = AGAIN_LOOK_MIN_MS;
     }
     if (sent) {
         relay->confirmed[relay->confirmed_count++] = flight->seq;
-        if (!flight->again)
-            meters_confirmed(flight->message_id);
+        meters_confirmed(flight->message_id, flight->again);
         log_event(LOG_INFO, "message.confirmed",
                   LOG_FIELDS(LOG_TEXT("soireeId", flight->soiree_id),
                              LOG_TEXT("requestId", flight->message_id), LOG_TRACE(flight->traceparent)),
