@@ -190,7 +190,8 @@ def test_every_line_of_one_booking_is_found_by_its_ids(make_stack):
     stack.playlists.stop()
     stack.soirees.stop()
     lines = objects(stack.soirees) + objects(stack.playlists)
-    stored = [line for line in lines if line["event"] == "soiree.stored" and line.get("httpRequestId") == "ticket-7"]
+    stored = [line for line in lines if line["event"] == "soiree.stored"
+              and line["httpRequestId"] == "ticket-7"]
     assert [line["soireeId"] for line in stored] == [made["id"]]
     request_id = stored[0]["requestId"]
     ids = {made["id"], request_id, "ticket-7"}

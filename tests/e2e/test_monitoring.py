@@ -58,7 +58,8 @@ class Prometheus:
         with open(path, "w", encoding="utf-8") as file:
             yaml.safe_dump(config, file)
         self.child = Child("prometheus", [
-            "prometheus", "--config.file=" + path, "--storage.tsdb.path=" + os.path.join(folder, "prometheus"),
+            "prometheus", "--config.file=" + path,
+            "--storage.tsdb.path=" + os.path.join(folder, "prometheus"),
             "--web.listen-address=127.0.0.1:%d" % self.port], dict(os.environ),
             os.path.join(folder, "prometheus.log"))
 
@@ -104,8 +105,8 @@ def test_prometheus_watches_both_services_and_rabbitmq(prometheus_broker, make_s
         stack.linked(stack.book()["id"])
         stack.vhost.publish(b"hopeless")
         wait_until(lambda: prometheus.up() == prometheus.jobs, 60, "all targets are up")
-        wait_until(lambda: prometheus.query('soirees_publishes_total{job="soirees",outcome="confirmed"}') == 1, 60,
-                   "a query answers")
+        confirmed = 'soirees_publishes_total{job="soirees",outcome="confirmed"}'
+        wait_until(lambda: prometheus.query(confirmed) == 1, 60, "a query answers")
         wait_until(lambda: ("DeadLetters", "pending") in prometheus.alerts(), 60, "the dead letter is seen")
         assert prometheus.query('playlists_created_total{origine="lagmaster-pro"}') == 1
         # each metric that an alert is about is one that somebody shows

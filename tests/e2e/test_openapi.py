@@ -26,7 +26,8 @@ PROGRAMS = ["soirees", "playlists"]
 DOCUMENTS = {"soirees": BOOKING, "playlists": {"nom": "Une", "tracks": ["a"]}}
 CHANGES = {"soirees": {"lieu": "Lyon"}, "playlists": {"nom": "Autre"}}
 # Answered with 503 in the last moment of a stop alone (tests/unit/test_http_drain.c): no database is asked.
-STOP_ALONE = {(path, method, 503) for path in ("/openapi.json", "/docs", "/metrics") for method in ("GET", "HEAD")}
+STOP_ALONE = {(path, method, 503) for path in ("/openapi.json", "/docs", "/metrics")
+              for method in ("GET", "HEAD")}
 
 
 @pytest.fixture(params=PROGRAMS)
