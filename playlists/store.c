@@ -7,6 +7,7 @@
 #include "cleanup.h"
 #include "idempotency.h"
 #include "mem.h"
+#include "schema.h"
 #include "meters.h"
 
 #define COLUMNS                                                                                              \
@@ -86,30 +87,12 @@ struct store {
     _Atomic int64_t counts[DB_COUNTS]; /* [0]: pending links */
 };
 
-extern const struct db_migration playlists_schema[];
-extern const size_t playlists_schema_count;
-
 void store_pending_look(struct store *store, struct store_pending *ret_pending)
 {
     struct db_look oldest = {0};
     bool known = db_look(store->db, LINK_OLDEST, &oldest, NULL) == STATUS_OK;
     ret_pending->count = atomic_load(&store->counts[0]);
     ret_pending->oldest_ms = known ? uuid_time_ms(oldest.text) : -1;
-}
-
-/* What every commit keeps true, and the schema does not say. */
-static const char *const checks[] = {
-    "SELECT 'playlist ' || id || ': styles or tracks are no JSON array' FROM playlists WHERE"
-    " iif(json_valid(styles), json_type(styles), '') <> 'array'"
-    " OR iif(json_valid(tracks), json_type(tracks), '') <> 'array'",
-    "SELECT 'link ' || seq || ': its playlist ' || playlist_id || ' is not there' FROM links"
-    " WHERE playlist_id NOT IN (SELECT id FROM playlists)",
-};
-
-void store_care(struct db_care *ret_care)
-{
-    *ret_care = (struct db_care){playlists_schema, playlists_schema_count, checks,
-                                 sizeof checks / sizeof *checks};
 }
 
 enum status store_open(struct store **ret_store, const struct store_config *config, struct err *err)

@@ -6,6 +6,7 @@
 #include "cleanup.h"
 #include "idempotency.h"
 #include "mem.h"
+#include "schema.h"
 
 #define COLUMNS                                                                                              \
     "seq, version, id, client_id, date, lieu, nombre_invites, budget, style, statut, playlist_id, "          \
@@ -88,24 +89,6 @@ struct store {
     void *wake_arg;
 };
 
-extern const struct db_migration soirees_schema[];
-extern const size_t soirees_schema_count;
-
-/* What every commit keeps true, and the schema does not say. */
-static const char *const checks[] = {
-    "SELECT 'soirée ' || s.id || ': its open request is not the current one' FROM outbox o"
-    " JOIN soirees s ON s.seq = o.soiree_seq WHERE s.request_id IS NOT o.message_id",
-    "SELECT 'soirée ' || s.id || ': it has a playlist, and a request for one is open' FROM outbox o"
-    " JOIN soirees s ON s.seq = o.soiree_seq WHERE s.playlist_id IS NOT NULL",
-    "SELECT 'outbox row ' || seq || ': its message is not JSON' FROM outbox WHERE NOT json_valid(body)",
-};
-
-void store_care(struct db_care *ret_care)
-{
-    *ret_care = (struct db_care){soirees_schema, soirees_schema_count, checks,
-                                 sizeof checks / sizeof *checks};
-}
-
 enum status store_open(struct store **ret_store, const struct store_config *config, struct err *err)
 {
     struct store *store = mem_new(sizeof *store);
@@ -120,13 +103,11 @@ enum status store_open(struct store **ret_store, const struct store_config *conf
     };
     store->again_after_ms = config->again_after_ms;
     enum status status = db_open(&store->db, &db, err);
-    struct db_look unsent = {0}, open = {0};
-    if (status == STATUS_OK)
-        status = db_look(store->db, OUTBOX_UNSENT_COUNT, &unsent, err);
-    if (status == STATUS_OK)
-        status = db_look(store->db, OUTBOX_OPEN_COUNT, &open, err);
-    atomic_store(&store->counts[UNSENT], unsent.number);
-    atomic_store(&store->counts[OPEN], open.number);
+    for (int i = 0; i < DB_COUNTS && status == STATUS_OK; i++) {
+        struct db_look look = {0};
+        status = db_look(store->db, i == UNSENT ? OUTBOX_UNSENT_COUNT : OUTBOX_OPEN_COUNT, &look, err);
+        atomic_store(&store->counts[i], look.number);
+    }
     if (status == STATUS_OK)
         *ret_store = store;
     else
@@ -479,12 +460,10 @@ enum status store_outbox_due(struct store *store, int64_t now_ms, struct outbox_
 void store_outbox_look(struct store *store, struct store_outbox *ret_outbox)
 {
     struct db_look oldest = {0};
-    enum status status = db_look(store->db, OUTBOX_OLDEST, &oldest, NULL);
-    *ret_outbox = (struct store_outbox){
-        .unsent = atomic_load(&store->counts[UNSENT]),
-        .open = atomic_load(&store->counts[OPEN]),
-        .oldest_ms = status == STATUS_OK ? uuid_time_ms(oldest.text) : -1,
-    };
+    bool known = db_look(store->db, OUTBOX_OLDEST, &oldest, NULL) == STATUS_OK;
+    ret_outbox->unsent = atomic_load(&store->counts[UNSENT]);
+    ret_outbox->open = atomic_load(&store->counts[OPEN]);
+    ret_outbox->oldest_ms = known ? uuid_time_ms(oldest.text) : -1;
 }
 
 static enum status run_confirm(struct db_job *job, struct db_conn *conn, struct err *err)
@@ -500,8 +479,7 @@ static enum status run_confirm(struct db_job *job, struct db_conn *conn, struct 
         int64_t sent = status == STATUS_OK ? db_changes(conn) : 0;
         job->changes[UNSENT] -= sent;
         job->changes[OPEN] += again_after_ms ? sent : 0;
-        if (status == STATUS_OK && again_after_ms &&
-            sent == 0) /* not its first confirm, or dropped meanwhile */
+        if (status == STATUS_OK && again_after_ms && sent == 0) /* a later confirm, or dropped meanwhile */
             status = db_run(conn, OUTBOX_KEEP, err, "iii", confirm->seqs[i], now_ms, again_after_ms);
     }
     return status;

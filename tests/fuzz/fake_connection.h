@@ -153,6 +153,7 @@ static inline struct http_server *fake_server(const struct http_route *routes, s
     server.config = (struct http_server_config){
         .max_body_bytes = max_body_bytes, .cors_origin = "*", .routes = routes, .route_count = count};
     server.matches = mem_new(count * sizeof *server.matches);
+    http_metrics_init(&server);
     for (size_t i = 0; i < count; i++)
         server.matches[i] = (struct http_match){.method = http_method_parse(routes[i].method),
                                                 .prefix = strcspn(routes[i].path, "{"),

@@ -3,7 +3,7 @@
 
 /* ---- connections ---- */
 
-static void test_connections_are_kept_except_for_exchanges_that_want_their_own(void **state)
+static void test_connections_are_kept_also_by_exchanges_that_go_out_once(void **state)
 {
     struct fixture *fixture = *state;
     for (int i = 0; i < 5; i++) {
@@ -18,10 +18,10 @@ static void test_connections_are_kept_except_for_exchanges_that_want_their_own(v
         run_call(call);
         assert_int_equal(call->exchange.status, STATUS_OK);
     }
-    assert_int_equal(atomic_load(&fixture->server->connections), 4);
+    assert_int_equal(atomic_load(&fixture->server->connections), 1);
 }
 
-static void test_an_exchange_with_a_connection_of_its_own_is_sent_once(void **state)
+static void test_an_exchange_that_goes_out_once_is_not_repeated(void **state)
 {
     struct fixture *fixture = *state;
     CLEANUP(drop_call) struct call *call = new_call(fixture, "/closed");
@@ -137,8 +137,8 @@ static void test_stopping_drops_what_is_under_way_without_a_callback(void **stat
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_connections_are_kept_except_for_exchanges_that_want_their_own),
-        TEST(test_an_exchange_with_a_connection_of_its_own_is_sent_once),
+        TEST(test_connections_are_kept_also_by_exchanges_that_go_out_once),
+        TEST(test_an_exchange_that_goes_out_once_is_not_repeated),
         TEST(test_neighbours_are_called_without_the_proxy_of_the_environment),
         TEST(test_a_hundred_exchanges_go_on_at_once),
         TEST(test_a_cancelled_exchange_ends_without_a_callback),
