@@ -7,8 +7,8 @@
 #include "cleanup.h"
 #include "idempotency.h"
 #include "mem.h"
-#include "schema.h"
 #include "meters.h"
+#include "schema.h"
 
 #define COLUMNS                                                                                              \
     "seq, version, id, nom, description, styles, tracks, soiree_id, origine, created_ms, updated_ms"
