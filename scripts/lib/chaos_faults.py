@@ -136,13 +136,18 @@ def holding(system, parts, fault):
 
 # ---- faults of the daemons
 
-def kill(system, daemon, seconds):
-    """kill -9, and away for a while."""
-    daemon.kill()
+def come_back(system, daemon, seconds):
+    """Its process is gone: away for a while, then started again."""
     system.ended(daemon)
     yield from pause(seconds)
     system.launch(daemon)
     yield from answers(system, daemon)
+
+
+def kill(system, daemon, seconds):
+    """kill -9, and away for a while."""
+    daemon.kill()
+    yield from come_back(system, daemon, seconds)
 
 
 def terminate(system, daemon, seconds):
@@ -153,10 +158,7 @@ def terminate(system, daemon, seconds):
         daemon.kill()
     elif daemon.child.process.returncode != 0:
         system.wrong.append("%s: exit status %d on SIGTERM" % (daemon.name, daemon.child.process.returncode))
-    system.ended(daemon)
-    yield from pause(seconds)
-    system.launch(daemon)
-    yield from answers(system, daemon)
+    yield from come_back(system, daemon, seconds)
 
 
 def freeze(_system, daemon, seconds):
