@@ -11,7 +11,7 @@ import statistics
 import time
 
 from bench_machine import BenchError, Client, cpu_s, memory, wrk
-from bench_sides import EXAMPLE, Ours, Peer, query
+from bench_sides import EXAMPLE, Ours, Peer
 
 POST_CONNECTIONS = 64
 DRAIN_BOOKINGS = 2000

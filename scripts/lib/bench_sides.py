@@ -14,6 +14,7 @@ from bench_machine import ROOT, BenchError, Client
 from harness.daemon import Daemon
 from harness.process import Child
 from harness.wait import Timeout, free_port, wait_until
+from promise import read_database
 
 PEER_SOURCE = os.path.join(ROOT, "tests", "bench", "peer-node")
 PEER_FOLDER = os.path.join(ROOT, "build", "bench", "peer-node")
@@ -26,15 +27,6 @@ NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE 
 UUID_OF = ("printf('%%08x-%%04x-7%%03x-%s%%03x-%%012x',"
            " 1700000000 + i / 65536, i %% 65536, i %% 4096, i %% 4093, i * 7919)")
 SOIREE_ID, PLAYLIST_ID = UUID_OF % 8, UUID_OF % 9
-
-
-def query(path, sql):
-    """Rows of a database that somebody else may be writing."""
-    connection = sqlite3.connect("file:%s?mode=ro" % path, uri=True, timeout=20)
-    try:
-        return connection.execute(sql).fetchall()
-    finally:
-        connection.close()
 
 
 def persistent(message_id):
@@ -171,10 +163,10 @@ class Side:
 
     def rows(self):
         """Bookings on the disk."""
-        return query(self.soirees.database, "SELECT count(*) FROM soirees")[0][0]
+        return read_database(self.soirees.database, "SELECT count(*) FROM soirees")[0][0]
 
     def linked(self):
-        return query(self.soirees.database,
+        return read_database(self.soirees.database,
                      "SELECT count(*) FROM soirees WHERE %s IS NOT NULL" % self.playlist_column)[0][0]
 
     def fill(self, count):
@@ -192,7 +184,7 @@ class Side:
 
     def write_ids(self, path, most=10000):
         """A file of ids, spread over the whole table."""
-        ids = query(self.soirees.database, "SELECT id FROM soirees")
+        ids = read_database(self.soirees.database, "SELECT id FROM soirees")
         with open(path, "w") as file:
             file.writelines(soiree_id + "\n" for (soiree_id,) in ids[::max(1, len(ids) // most)])
         return path
@@ -219,12 +211,12 @@ class Ours(Side):
         return self._health()["components"]["rabbitmq"]["state"] == "connected"
 
     def unsent(self):
-        return query(self.soirees.database, "SELECT count(*) FROM outbox WHERE again_ms IS NULL")[0][0]
+        return read_database(self.soirees.database, "SELECT count(*) FROM outbox WHERE again_ms IS NULL")[0][0]
 
     def left_over(self):
         """Rows of work that is not done: (outbox, links)."""
-        return (query(self.soirees.database, "SELECT count(*) FROM outbox")[0][0],
-                query(self.worker.database, "SELECT count(*) FROM links")[0][0])
+        return (read_database(self.soirees.database, "SELECT count(*) FROM outbox")[0][0],
+                read_database(self.worker.database, "SELECT count(*) FROM links")[0][0])
 
     def start_worker(self, api_url, workers=1):
         self.worker = OurProgram("playlists", self.folder, {
