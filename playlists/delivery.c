@@ -166,8 +166,8 @@ static void on_stepped(struct store_step *step)
     struct delivery *delivery = OWNER(step, struct delivery, step);
     if (step->kind == STORE_COUNT_FAILURE) {
         FAILPOINT("attempt.counted");
-        go_on(delivery,
-              go_on_generating); /* not counted: a crash may cost one more call, no more than that */
+        /* Counted or not: what the database refused costs one more call after a crash, no more than that. */
+        go_on(delivery, go_on_generating);
         return;
     }
     FAILPOINT(step->kind == STORE_SAVE ? "delivery.saved" : "delivery.begun");
