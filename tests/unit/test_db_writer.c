@@ -114,20 +114,25 @@ static void assert_event(const struct history *history, int at, char what, int n
                  (long long)visible);
 }
 
+/* All of them are queued before the writer takes the first. */
+static void run_noted_jobs(struct fixture *fixture, struct history *history, struct noted_job *jobs, int count)
+{
+    struct gate gate;
+    *history = (struct history){.db = fixture->db};
+    gate_close(&gate, fixture->db);
+    for (int i = 0; i < count; i++)
+        submit_noted(history, &jobs[i], i);
+    gate_open(&gate);
+    for (int i = 0; i < count; i++)
+        assert_int_equal(item_wait(&jobs[i].item), STATUS_OK);
+}
+
 static void test_what_has_queued_up_is_one_transaction_told_after_its_commit(void **state)
 {
     enum { JOBS = 40 };
-    struct fixture *fixture = *state;
-    struct gate gate;
     static struct noted_job jobs[JOBS];
     static struct history history;
-    history = (struct history){.db = fixture->db};
-    gate_close(&gate, fixture->db);
-    for (int i = 0; i < JOBS; i++)
-        submit_noted(&history, &jobs[i], i);
-    gate_open(&gate);
-    for (int i = 0; i < JOBS; i++)
-        assert_int_equal(item_wait(&jobs[i].item), STATUS_OK);
+    run_noted_jobs(*state, &history, jobs, JOBS);
     assert_int_equal(history.count, 2 * JOBS);
     for (int i = 0; i < JOBS; i++) {
         assert_event(&history, i, 'r', i, 0);           /* in the order of submission, nothing committed */
@@ -138,17 +143,9 @@ static void test_what_has_queued_up_is_one_transaction_told_after_its_commit(voi
 static void test_a_batch_has_at_most_256_jobs(void **state)
 {
     enum { JOBS = 300, BATCH = 256 };
-    struct fixture *fixture = *state;
-    struct gate gate;
     static struct noted_job jobs[JOBS];
     static struct history history;
-    history = (struct history){.db = fixture->db};
-    gate_close(&gate, fixture->db);
-    for (int i = 0; i < JOBS; i++)
-        submit_noted(&history, &jobs[i], i);
-    gate_open(&gate);
-    for (int i = 0; i < JOBS; i++)
-        assert_int_equal(item_wait(&jobs[i].item), STATUS_OK);
+    run_noted_jobs(*state, &history, jobs, JOBS);
     int at = 0;
     for (int i = 0; i < BATCH; i++)
         assert_event(&history, at++, 'r', i, 0);
