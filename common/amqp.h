@@ -46,9 +46,10 @@ struct amqp_message {
     bool redelivered;
     const char *message_id, *type, *app_id, *content_type, *correlation_id;
     const char *traceparent; /* headers.traceparent, as it came */
-    const char *body;        /* NUL behind */
-    size_t body_len;         /* what is there, at most AMQP_BODY_MAX */
-    uint64_t body_size;      /* as announced: over body_len when it was longer */
+    int64_t delivery_count; /* headers.x-delivery-count: a quorum queue's earlier deliveries; 0 = none told */
+    const char *body;       /* NUL behind */
+    size_t body_len;        /* what is there, at most AMQP_BODY_MAX */
+    uint64_t body_size;     /* as announced: over body_len when it was longer */
 };
 
 /* Called in the owner's thread, from amqp_run(). Each may be NULL. */

@@ -18,6 +18,7 @@ struct assembly {
     bool redelivered;
 
     bool has_header;
+    int64_t delivery_count;
     char texts[TEXT_COUNT][SHORT_TEXT_SIZE];
     uint64_t body_size, body_seen;
     char *body;
@@ -80,18 +81,34 @@ static void begin_message(struct amqp *amqp, unsigned number, const amqp_method_
     }
 }
 
-static amqp_bytes_t find_header(const amqp_basic_properties_t *properties, const char *name)
+/* NULL where there is none. */
+static const amqp_field_value_t *find_header(const amqp_basic_properties_t *properties, const char *name)
 {
     if (!(properties->_flags & AMQP_BASIC_HEADERS_FLAG))
-        return amqp_empty_bytes;
+        return NULL;
     for (int i = 0; i < properties->headers.num_entries; i++) {
         const amqp_table_entry_t *entry = &properties->headers.entries[i];
-        bool is_text = entry->value.kind == AMQP_FIELD_KIND_UTF8 ||
-                       entry->value.kind == AMQP_FIELD_KIND_BYTES;
-        if (is_text && entry->key.len == strlen(name) && memcmp(entry->key.bytes, name, entry->key.len) == 0)
-            return entry->value.value.bytes;
+        if (entry->key.len == strlen(name) && memcmp(entry->key.bytes, name, entry->key.len) == 0)
+            return &entry->value;
     }
-    return amqp_empty_bytes;
+    return NULL;
+}
+
+static amqp_bytes_t header_text(const amqp_basic_properties_t *properties, const char *name)
+{
+    const amqp_field_value_t *found = find_header(properties, name);
+    bool is_text = found && (found->kind == AMQP_FIELD_KIND_UTF8 || found->kind == AMQP_FIELD_KIND_BYTES);
+    return is_text ? found->value.bytes : amqp_empty_bytes;
+}
+
+/* 0 also for a kind that RabbitMQ does not count in. */
+static int64_t header_number(const amqp_basic_properties_t *properties, const char *name)
+{
+    const amqp_field_value_t *found = find_header(properties, name);
+    return !found                               ? 0
+           : found->kind == AMQP_FIELD_KIND_I64 ? found->value.i64
+           : found->kind == AMQP_FIELD_KIND_I32 ? found->value.i32
+                                                : 0;
 }
 
 static void take_header(struct assembly *assembly, const amqp_frame_t *frame)
@@ -111,7 +128,8 @@ static void take_header(struct assembly *assembly, const amqp_frame_t *frame)
         if (properties->_flags & sources[i].flag)
             bytes_to_text(assembly->texts[i], SHORT_TEXT_SIZE, *sources[i].bytes);
     }
-    bytes_to_text(assembly->texts[TRACEPARENT], SHORT_TEXT_SIZE, find_header(properties, "traceparent"));
+    bytes_to_text(assembly->texts[TRACEPARENT], SHORT_TEXT_SIZE, header_text(properties, "traceparent"));
+    assembly->delivery_count = header_number(properties, "x-delivery-count");
     assembly->has_header = true;
     assembly->body_size = frame->payload.properties.body_size;
     if (!assembly->returned)
@@ -151,6 +169,7 @@ static void hand_over(struct amqp *amqp, unsigned channel, struct assembly *take
         .content_type = assembly->texts[CONTENT_TYPE],
         .correlation_id = assembly->texts[CORRELATION_ID],
         .traceparent = assembly->texts[TRACEPARENT],
+        .delivery_count = assembly->delivery_count,
         .body = assembly->body,
         .body_len = assembly->body_len,
         .body_size = assembly->body_size,

@@ -11,12 +11,11 @@
 #include "log.h"
 #include "mem.h"
 
-enum { RETRY_MS = 1000 };
+enum { RETRY_MS = 1000, RENEW_AFTER = 3 };
 
-/* A message on its way to the dead-letter queue. */
+/* A message on its way to the dead-letter queue, or to the end of its own. */
 struct letter {
-    unsigned channel; /* where it came from */
-    uint64_t delivery_tag, incarnation;
+    struct dead_letters_settled delivery; /* where it came from */
     char *message_id, *type, *app_id, *content_type, *correlation_id, *traceparent, *body, *reason;
     size_t body_len;
     char body_size[24]; /* as it was, where the body is cut; else "" */
@@ -29,22 +28,28 @@ struct letter {
 };
 
 struct dead_letters {
-    const char *source;
+    const char *source, *queue_type;
     char *queue;
     unsigned channel;
-    void (*drop)(void *arg, unsigned channel, uint64_t incarnation, uint64_t tag);
+    void (*settled)(void *arg, const struct dead_letters_settled *settled);
     void *arg;
     struct letter *letters; /* at most one a consuming channel (prefetch 1) */
     bool queue_doubtful;
 };
 
-struct dead_letters *
-dead_letters_new(const char *queue, unsigned channel,
-                 void (*drop)(void *arg, unsigned channel, uint64_t incarnation, uint64_t tag), void *arg)
+struct dead_letters *dead_letters_new(const char *queue, const char *queue_type, unsigned channel,
+                                      void (*settled)(void *arg, const struct dead_letters_settled *settled),
+                                      void *arg)
 {
     struct dead_letters *dead = mem_new(sizeof *dead);
     *dead = (struct dead_letters){
-        .source = queue, .queue = mem_format("%s.dead", queue), .channel = channel, .drop = drop, .arg = arg};
+        .source = queue,
+        .queue_type = queue_type,
+        .queue = mem_format("%s.dead", queue),
+        .channel = channel,
+        .settled = settled,
+        .arg = arg,
+    };
     return dead;
 }
 
@@ -65,7 +70,7 @@ void dead_letters_forget(struct dead_letters *dead, unsigned channel)
 {
     for (struct letter **at = &dead->letters; *at;) {
         struct letter *letter = *at;
-        if (channel && letter->channel != channel) {
+        if (channel && letter->delivery.channel != channel) {
             at = &letter->next;
             continue;
         }
@@ -92,21 +97,25 @@ bool dead_letters_up(struct dead_letters *dead, struct amqp *amqp)
 {
     dead_letters_down(dead);
     dead->queue_doubtful = false;
-    return amqp_queue_ensure(amqp, dead->queue, "") && amqp_channel_open(amqp, dead->channel) &&
+    return amqp_queue_ensure(amqp, dead->queue, dead->queue_type) && amqp_channel_open(amqp, dead->channel) &&
            amqp_confirm_select(amqp, dead->channel);
 }
 
 static void publish(struct dead_letters *dead, struct amqp *amqp, struct letter *letter)
 {
-    struct amqp_header headers[5] = {
-        {"x-error", letter->reason}, {"x-failed-at", letter->failed_at}, {"x-original-queue", dead->source}};
-    size_t count = 3;
+    struct amqp_header headers[5];
+    size_t count = 0;
+    if (letter->delivery.dead) {
+        headers[count++] = (struct amqp_header){"x-error", letter->reason};
+        headers[count++] = (struct amqp_header){"x-failed-at", letter->failed_at};
+        headers[count++] = (struct amqp_header){"x-original-queue", dead->source};
+    }
     if (*letter->traceparent)
         headers[count++] = (struct amqp_header){"traceparent", letter->traceparent};
     if (*letter->body_size)
         headers[count++] = (struct amqp_header){"x-body-size", letter->body_size};
     struct amqp_publication publication = {
-        .queue = dead->queue,
+        .queue = letter->delivery.dead ? dead->queue : dead->source,
         .message_id = letter->message_id,
         .type = letter->type,
         .app_id = letter->app_id,
@@ -123,14 +132,11 @@ static void publish(struct dead_letters *dead, struct amqp *amqp, struct letter 
         letter->tag = 0;
 }
 
-void dead_letters_add(struct dead_letters *dead, struct amqp *amqp, const struct amqp_message *message,
-                      uint64_t incarnation, const char *reason)
+static struct letter *add(struct dead_letters *dead, const struct amqp_message *message, uint64_t incarnation)
 {
     struct letter *letter = mem_new(sizeof *letter);
     *letter = (struct letter){
-        .channel = message->channel,
-        .delivery_tag = message->delivery_tag,
-        .incarnation = incarnation,
+        .delivery = {.channel = message->channel, .incarnation = incarnation, .tag = message->delivery_tag},
         .message_id = mem_text(message->message_id),
         .type = mem_text(message->type),
         .app_id = mem_text(message->app_id),
@@ -139,17 +145,38 @@ void dead_letters_add(struct dead_letters *dead, struct amqp *amqp, const struct
         .traceparent = mem_text(message->traceparent),
         .body = mem_copy(message->body, message->body_len),
         .body_len = message->body_len,
-        .reason = mem_text(reason),
         .next = dead->letters,
     };
+    dead->letters = letter;
+    return letter;
+}
+
+void dead_letters_add(struct dead_letters *dead, struct amqp *amqp, const struct amqp_message *message,
+                      uint64_t incarnation, const char *reason)
+{
+    struct letter *letter = add(dead, message, incarnation);
+    letter->delivery.dead = true;
+    letter->reason = mem_text(reason);
     timestamp_format(clock_wall_ms(), letter->failed_at);
     if (message->body_len < message->body_size)
         (void)snprintf(letter->body_size, sizeof letter->body_size, "%" PRIu64, message->body_size);
-    dead->letters = letter;
     log_event(LOG_REPEATED(LOG_ERROR), "message.dead",
               LOG_FIELDS(LOG_TEXT("requestId", letter->message_id), LOG_TEXT("reason", reason)),
               "❌ Erreur traitement, message rejeté: %s (copie dans %s)", reason, dead->queue);
     publish(dead, amqp, letter);
+}
+
+bool dead_letters_renew(struct dead_letters *dead, struct amqp *amqp, const struct amqp_message *message,
+                        uint64_t incarnation)
+{
+    if (message->delivery_count < RENEW_AFTER || message->body_len < message->body_size)
+        return false;
+    log_event(LOG_REPEATED(LOG_INFO), "message.renewed",
+              LOG_FIELDS(LOG_TEXT("requestId", message->message_id),
+                         LOG_NUMBER("deliveries", message->delivery_count)),
+              "🔄 Message déjà livré %lld fois, remis en fin de queue", (long long)message->delivery_count);
+    publish(dead, amqp, add(dead, message, incarnation));
+    return true;
 }
 
 void dead_letters_confirm(struct dead_letters *dead, uint64_t tag, bool multiple, bool ack)
@@ -160,7 +187,7 @@ void dead_letters_confirm(struct dead_letters *dead, uint64_t tag, bool multiple
         if (meant && ack && !letter->returned) {
             *at = letter->next;
             FAILPOINT("dead.confirmed");
-            dead->drop(dead->arg, letter->channel, letter->incarnation, letter->delivery_tag);
+            dead->settled(dead->arg, &letter->delivery);
             FAILPOINT("dead.dropped");
             free_letter(letter);
             continue;
@@ -191,7 +218,7 @@ void dead_letters_tick(struct dead_letters *dead, struct amqp *amqp)
         return;
     if (dead->queue_doubtful) {
         dead->queue_doubtful = false;
-        if (!amqp_queue_ensure(amqp, dead->queue, ""))
+        if (!amqp_queue_ensure(amqp, dead->queue, dead->queue_type))
             return;
     }
     for (struct letter *letter = dead->letters; letter; letter = letter->next)

@@ -13,9 +13,10 @@
 struct metrics_counter meters_deliveries = {
     .name = "playlists_deliveries_total",
     .help = "Messages by what became of them: acked, copied to the dead letters, to be delivered again since "
-            "their channel is gone, or given back after ten minutes.",
+            "their channel is gone, given back after ten minutes, or copied to the end of the queue before "
+            "a quorum queue's delivery limit.",
     .label = "outcome",
-    .values = {"acked", "dead", "void", "overdue"},
+    .values = {"acked", "dead", "void", "overdue", "renewed"},
 };
 
 struct metrics_histogram meters_delivery_durations = {

@@ -7,8 +7,8 @@
 #include "metrics.h"
 
 /* How a delivery ended: acked; a dead letter; its ack was void, since the connection or channel it came on is
- * gone (the broker delivers it again); held for too long and given back. */
-enum { DELIVERY_ACKED, DELIVERY_DEAD, DELIVERY_VOID, DELIVERY_OVERDUE };
+ * gone (the broker delivers it again); held for too long and given back; copied to the end of its queue. */
+enum { DELIVERY_ACKED, DELIVERY_DEAD, DELIVERY_VOID, DELIVERY_OVERDUE, DELIVERY_RENEWED };
 extern struct metrics_counter meters_deliveries;
 /* Of those acked, µs from their arrival. */
 extern struct metrics_histogram meters_delivery_durations;

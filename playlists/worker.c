@@ -147,17 +147,28 @@ static void on_delivery(struct amqp *amqp, void *arg, const struct amqp_message 
         delivery_free(delivery);
         return;
     }
+    /* Not under an alarm: RabbitMQ would read nothing more from this connection, the acks neither. */
+    if (since_state(&worker->state) == STATE_CONSUMING &&
+        dead_letters_renew(worker->dead, amqp, message, delivery->incarnation)) {
+        metrics_count(&meters_deliveries, DELIVERY_RENEWED);
+        delivery_free(delivery);
+        return;
+    }
     log_received(delivery, message->redelivered);
     FAILPOINT("worker.received");
     in_progress_add(worker->deliveries, delivery);
 }
 
-/* A dead letter's copy is safe. */
-static void drop(void *arg, unsigned channel, uint64_t incarnation, uint64_t tag)
+/* A copy is safe. */
+static void settle_copied(void *arg, const struct dead_letters_settled *settled)
 {
     struct worker *worker = arg;
-    if (worker->channels[channel - 1].incarnation == incarnation)
-        (void)amqp_nack_drop(worker->amqp, channel, tag);
+    if (worker->channels[settled->channel - 1].incarnation != settled->incarnation)
+        return;
+    if (settled->dead)
+        (void)amqp_nack_drop(worker->amqp, settled->channel, settled->tag);
+    else
+        (void)amqp_ack(worker->amqp, settled->channel, settled->tag);
 }
 
 /* ---- the connection and its channels ---- */
@@ -333,7 +344,8 @@ enum status worker_new(struct worker **ret_worker, const struct worker_config *c
     since_set(&worker->state, STATE_DISCONNECTED);
     worker->means = means;
     worker->deliveries = in_progress_new(means, ACTIVE_PER_WORKER * config->workers);
-    worker->dead = dead_letters_new(config->queue, config->workers + 1, drop, worker);
+    worker->dead = dead_letters_new(config->queue, config->queue_type, config->workers + 1, settle_copied,
+                                    worker);
     enum status status = amqp_new(&worker->amqp, &config->amqp, &handlers, worker, err);
     in_progress_wakes(worker->deliveries, worker->amqp);
     if (status != STATUS_OK)

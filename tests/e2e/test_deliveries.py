@@ -157,3 +157,21 @@ def test_deleting_a_playlist_cancels_its_pending_link(vhost, worker):
         tried = len(fake.links())
         # one try may have been on its way
         holds_for(lambda: len(fake.links()) <= tried + 1, 6, "the link is given up")
+
+
+def test_restarts_do_not_wear_a_message_out_on_a_quorum_queue(vhost, worker, lagmaster):
+    """Each delivery that ends with its connection counts, and the queue drops what is over its limit."""
+    vhost.declare(QUEUE, **{"x-queue-type": "quorum", "x-delivery-limit": 5})
+    with FakeSoirees(200) as fake:
+        playlists = worker(fake.url, SHUTDOWN_GRACE_MS=0)
+        lagmaster.control(mode="hang")
+        vhost.publish(message("s-1"), request_properties("m-1"))
+        for begun in range(1, 9):
+            wait_until(lambda: lagmaster.count == begun, 60, "call %d" % begun)
+            playlists.restart()
+        lagmaster.control(mode="ok")
+        lagmaster.release()
+        made_for(playlists, "s-1")
+        wait_until(vhost.drained, 60, "it is acked")
+        assert playlists.log_has("remis en fin de queue")
+        assert len(playlists_of(playlists, "s-1")) == 1

@@ -77,7 +77,8 @@ def test_a_quorum_queue_is_declared_where_it_is_asked_for(make_stack, vhost):
     stack = make_stack(soirees={"RABBITMQ_QUEUE_TYPE": "quorum"},
                        playlists={"RABBITMQ_QUEUE_TYPE": "quorum"}).start()
     stack.linked(stack.book()["id"])
-    assert wait_until(vhost.queue, what="the queue")["type"] == "quorum"
+    for queue in (QUEUE, DEAD_QUEUE):
+        assert wait_until(lambda: vhost.queue(queue), what="the queue")["type"] == "quorum"
 
 
 def test_messages_that_wait_in_the_queue_already_are_handled(make_stack, vhost):
