@@ -85,7 +85,7 @@ static void put_all(struct buf *out, void *service)
                       worker_state(playlists->worker, &since));
     amqp_put_metrics(out);
     consul_put_metrics(playlists->consul, out);
-    db_put_metrics(store_db(playlists->store), out);
+    store_put_metrics(playlists->store, out);
 }
 
 void meters_get(struct http_call *call, void *service)

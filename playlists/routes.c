@@ -163,7 +163,7 @@ static void answer_health(struct http_call *call, struct playlists *playlists, b
     struct err database = {0};
     int64_t database_ms = 0, broker_ms = 0, consul_ms = 0;
     bool draining = since_state(&playlists->draining);
-    database.status = db_health(store_db(playlists->store), &database_ms, &database);
+    database.status = store_health(playlists->store, &database_ms, &database);
     const char *broker = worker_state(playlists->worker, &broker_ms);
     const char *consul = consul_state(playlists->consul, &consul_ms);
     const struct component components[] = {

@@ -1,6 +1,7 @@
 /* The playlists' storage: reads at once, writes as jobs of the database's writer. A generated playlist, its
- * request's end and its pending link are written in one transaction. store.c is the SQLite one; nothing
- * outside it knows which it is. */
+ * request's end and its pending link are written in one transaction. There is an engine a database,
+ * store_<engine>*.c, and store.c hands each call to the one that was opened; nothing outside knows which it
+ * is. */
 #ifndef PLAYLISTS_STORE_H
 #define PLAYLISTS_STORE_H
 
@@ -25,10 +26,23 @@ struct store_config {
 };
 
 enum status store_open(struct store **ret_store, const struct store_config *config, struct err *err);
+/* Runs what is queued, then closes; NULL is fine. */
 void store_close(struct store *store);
-/* What --check has to know. */
+
+/* What --check has to know of the SQLite file. */
 void store_care(struct db_care *ret_care);
-struct db *store_db(struct store *store); /* for its health and metrics */
+
+/* OK, or why nothing can be stored now (BUSY, FULL, IO) with the text; *ret_since_ms is since when it has
+ * been so (wall clock). Any thread; never waits for the database. */
+enum status store_health(struct store *store, int64_t *ret_since_ms, struct err *err);
+
+/* Appends the database's metrics (see metrics.h). Any thread. */
+void store_put_metrics(struct store *store, struct buf *out);
+
+/* What the engine needs of a job while it has it. */
+union store_job {
+    struct db_job sqlite;
+};
 
 /* ---- reads; any thread ---- */
 
@@ -59,7 +73,7 @@ struct store_write {
     struct err err;
     struct playlist playlist; /* OK: as it is now (STORE_DELETE: as it was) */
 
-    struct db_job job; /* the store's, from here */
+    union store_job job; /* the store's, from here */
     bool created;
 };
 void store_submit(struct store *store, struct store_write *write);
@@ -112,7 +126,7 @@ struct store_step {
     int64_t failures;     /* STORE_BEGIN: attempts that failed, by this or an earlier process */
     struct link link;     /* STORE_BEGIN with STORE_NEXT_LINK, STORE_SAVE */
 
-    struct db_job job; /* the store's */
+    union store_job job; /* the store's */
 };
 void store_step(struct store *store, struct store_step *step);
 
@@ -134,7 +148,7 @@ struct store_links {
     void (*done)(struct store_links *links); /* writer's thread */
     void *arg;
     struct err err;
-    struct db_job job; /* the store's */
+    union store_job job; /* the store's */
 };
 void store_links(struct store *store, struct store_links *links);
 

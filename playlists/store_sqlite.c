@@ -1,6 +1,5 @@
-#include "store.h"
+#include "store_sqlite.h"
 
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,34 +12,6 @@
 #define COLUMNS                                                                                              \
     "seq, version, id, nom, description, styles, tracks, soiree_id, origine, created_ms, updated_ms"
 #define LINK_COLUMNS "seq, playlist_id, soiree_id, request_id, traceparent, attempts"
-
-enum statement {
-    GET,
-    LIST,
-    LIST_SOIREE,
-    INSERT,
-    UPDATE,
-    DELETE,
-    REQUEST_FIND,
-    REQUEST_FIND_ANY,
-    REQUEST_BEGIN,
-    REQUEST_FAILURE,
-    REQUEST_END,
-    REQUEST_ABANDON,
-    LINK_INSERT,
-    LINK_FIND,
-    LINK_LEASE,
-    LINK_CLAIM,
-    LINK_DELETE,
-    LINK_DELETE_PLAYLIST,
-    LINK_RETRY,
-    LINK_HURRY,
-    LINK_MEND,
-    LINK_COUNT,
-    LINK_OLDEST,
-    IDEMPOTENCY,
-    STATEMENT_COUNT = IDEMPOTENCY + IDEMPOTENCY_STATEMENTS
-};
 
 static const char *const statements[STATEMENT_COUNT] = {
     [GET] = "SELECT " COLUMNS " FROM playlists WHERE id = ?1",
@@ -82,54 +53,21 @@ static const char *const statements[STATEMENT_COUNT] = {
     [IDEMPOTENCY] = IDEMPOTENCY_SQL,
 };
 
-struct store {
-    struct db *db;
-    _Atomic int64_t counts[DB_COUNTS]; /* [0]: pending links */
-};
-
-void store_pending_look(struct store *store, struct store_pending *ret_pending)
+static void close_store(struct store *base)
 {
-    struct db_look oldest = {0};
-    bool known = db_look(store->db, LINK_OLDEST, &oldest, NULL) == STATUS_OK;
-    ret_pending->count = atomic_load(&store->counts[0]);
-    ret_pending->oldest_ms = known ? uuid_time_ms(oldest.text) : -1;
-}
-
-enum status store_open(struct store **ret_store, const struct store_config *config, struct err *err)
-{
-    struct store *store = mem_new(sizeof *store);
-    struct db_config db = {
-        .path = config->path,
-        .migrations = playlists_schema,
-        .migration_count = playlists_schema_count,
-        .statements = statements,
-        .statement_count = STATEMENT_COUNT,
-        .readers = config->readers,
-        .fatal = config->fatal,
-    };
-    enum status status = db_open(&store->db, &db, err);
-    struct db_look links = {0};
-    if (status == STATUS_OK)
-        status = db_look(store->db, LINK_COUNT, &links, err);
-    atomic_store(&store->counts[0], links.number);
-    if (status == STATUS_OK)
-        *ret_store = store;
-    else
-        store_close(store);
-    return status;
-}
-
-void store_close(struct store *store)
-{
-    if (!store)
-        return;
+    struct sqlite_store *store = sqlite_of(base);
     db_close(store->db);
     free(store);
 }
 
-struct db *store_db(struct store *store)
+static enum status health(struct store *base, int64_t *ret_since_ms, struct err *err)
 {
-    return store->db;
+    return db_health(sqlite_of(base)->db, ret_since_ms, err);
+}
+
+static void put_metrics(struct store *base, struct buf *out)
+{
+    db_put_metrics(sqlite_of(base)->db, out);
 }
 
 /* ---- reads ---- */
@@ -166,8 +104,9 @@ static enum status get(struct db_conn *conn, const char *id, struct playlist *re
     return status;
 }
 
-enum status store_get(struct store *store, const char *id, struct playlist *ret_playlist, struct err *err)
+static enum status get_one(struct store *base, const char *id, struct playlist *ret_playlist, struct err *err)
 {
+    struct sqlite_store *store = sqlite_of(base);
     struct db_conn *conn = db_reader_get(store->db);
     enum status status = get(conn, id, ret_playlist, err);
     db_reader_put(store->db, conn);
@@ -192,9 +131,11 @@ static enum status list(struct db_conn *conn, const char *soiree_id, const struc
     return status == STATUS_NOT_FOUND ? STATUS_OK : status;
 }
 
-enum status store_list(struct store *store, const char *soiree_id, const struct api_page *page,
-                       bool (*row)(void *arg, const struct playlist *playlist), void *arg, struct err *err)
+static enum status list_page(struct store *base, const char *soiree_id, const struct api_page *page,
+                             bool (*row)(void *arg, const struct playlist *playlist), void *arg,
+                             struct err *err)
 {
+    struct sqlite_store *store = sqlite_of(base);
     struct db_conn *conn = db_reader_get(store->db);
     enum status status = list(conn, soiree_id, page, row, arg, err);
     db_reader_put(store->db, conn);
@@ -285,13 +226,13 @@ static enum status delete_playlist(struct db_conn *conn, struct store_write *wri
     enum status status = load(conn, write, err);
     if (status == STATUS_OK)
         status = db_run(conn, LINK_DELETE_PLAYLIST, err, "t", write->playlist.id);
-    write->job.changes[0] -= status == STATUS_OK ? db_changes(conn) : 0;
+    write->job.sqlite.changes[0] -= status == STATUS_OK ? db_changes(conn) : 0;
     return status == STATUS_OK ? db_run(conn, DELETE, err, "i", write->playlist.seq) : status;
 }
 
 static enum status run_write(struct db_job *job, struct db_conn *conn, struct err *err)
 {
-    struct store_write *write = OWNER(job, struct store_write, job);
+    struct store_write *write = OWNER(job, struct store_write, job.sqlite);
     switch (write->kind) {
     case STORE_CREATE:
         return create(conn, write, err);
@@ -305,42 +246,27 @@ static enum status run_write(struct db_job *job, struct db_conn *conn, struct er
 
 static void write_done(struct db_job *job)
 {
-    struct store_write *write = OWNER(job, struct store_write, job);
+    struct store_write *write = OWNER(job, struct store_write, job.sqlite);
     write->err = job->err;
     if (write->created && job->err.status == STATUS_OK)
         meters_created(write->playlist.origine);
     write->done(write);
 }
 
-void store_submit(struct store *store, struct store_write *write)
+static void submit(struct store *base, struct store_write *write)
 {
-    write->job = (struct db_job){
+    struct sqlite_store *store = sqlite_of(base);
+    write->job.sqlite = (struct db_job){
         .run = run_write,
         .done = write_done,
         .durable = true,
         .counts = store->counts,
         .grows = write->kind != STORE_DELETE,
     };
-    db_submit(store->db, &write->job);
-}
-
-void store_write_done(struct store_write *write)
-{
-    playlist_done(&write->playlist);
-    playlist_done(&write->change.values);
+    db_submit(store->db, &write->job.sqlite);
 }
 
 /* ---- the steps of one delivery ---- */
-
-static void read_link(struct db_rows *rows, struct link *link)
-{
-    link->seq = db_int(rows, 0);
-    (void)text_copy(link->playlist_id, sizeof link->playlist_id, db_text(rows, 1));
-    (void)text_copy(link->soiree_id, sizeof link->soiree_id, db_text(rows, 2));
-    (void)text_copy(link->request_id, sizeof link->request_id, db_text(rows, 3));
-    (void)text_copy(link->traceparent, sizeof link->traceparent, db_text(rows, 4));
-    link->attempts = db_int(rows, 5);
-}
 
 /* The playlist that satisfies the request; NOT_FOUND when it is still to be made. */
 static enum status find_made(struct db_conn *conn, const struct store_step *step, char playlist_id[UUID_SIZE],
@@ -366,7 +292,7 @@ static enum status find_link(struct db_conn *conn, const char *playlist_id, stru
     if (status == STATUS_OK)
         status = db_next(&rows, err);
     if (status == STATUS_OK)
-        read_link(&rows, ret_link);
+        store_sqlite_read_link(&rows, ret_link);
     return status;
 }
 
@@ -412,13 +338,13 @@ static enum status save(struct db_conn *conn, struct store_step *step, struct er
     if (status == STATUS_OK)
         status = db_run(conn, LINK_INSERT, err, "tttti", playlist->id, step->soiree_id, step->request_id,
                         step->traceparent, playlist->created_ms + STORE_FIRST_LEASE_MS);
-    step->job.changes[0] += status == STATUS_OK;
+    step->job.sqlite.changes[0] += status == STATUS_OK;
     return status == STATUS_OK ? find_link(conn, playlist->id, &step->link, err) : status;
 }
 
 static enum status run_step(struct db_job *job, struct db_conn *conn, struct err *err)
 {
-    struct store_step *step = OWNER(job, struct store_step, job);
+    struct store_step *step = OWNER(job, struct store_step, job.sqlite);
     switch (step->kind) {
     case STORE_BEGIN:
         return begin(conn, step, err);
@@ -434,67 +360,57 @@ static enum status run_step(struct db_job *job, struct db_conn *conn, struct err
 
 static void step_done(struct db_job *job)
 {
-    struct store_step *step = OWNER(job, struct store_step, job);
+    struct store_step *step = OWNER(job, struct store_step, job.sqlite);
     step->err = job->err;
     step->done(step);
 }
 
-void store_step(struct store *store, struct store_step *step)
+static void submit_step(struct store *base, struct store_step *step)
 {
+    struct sqlite_store *store = sqlite_of(base);
     /* The counts of starts and failures guard against what kills the process, not the machine: they need no
      * fsync. */
     bool saves = step->kind == STORE_SAVE;
-    step->job = (struct db_job){
+    step->job.sqlite = (struct db_job){
         .run = run_step, .done = step_done, .durable = saves, .grows = saves, .counts = store->counts};
-    db_submit(store->db, &step->job);
+    db_submit(store->db, &step->job.sqlite);
 }
 
-/* ---- pending links ---- */
+/* ---- opening ---- */
 
-static enum status claim(struct db_conn *conn, struct store_links *links, struct err *err)
+static const struct store_ops sqlite_ops = {
+    .close = close_store,
+    .health = health,
+    .put_metrics = put_metrics,
+    .get = get_one,
+    .list = list_page,
+    .submit = submit,
+    .pending_look = store_sqlite_pending_look,
+    .step = submit_step,
+    .links = store_sqlite_links,
+};
+
+enum status store_sqlite_open(struct store **ret_store, const struct store_config *config, struct err *err)
 {
-    int64_t now_ms = clock_wall_ms();
-    /* A time that no lease or backoff could have set: the wall clock was put back. */
-    enum status status = db_run(conn, LINK_MEND, err, "i", now_ms + 2 * STORE_FIRST_LEASE_MS + 60000);
-    CLEANUP(db_rows_done) struct db_rows rows = {0};
+    struct sqlite_store *store = mem_new(sizeof *store);
+    store->base.ops = &sqlite_ops;
+    struct db_config db = {
+        .path = config->path,
+        .migrations = playlists_schema,
+        .migration_count = playlists_schema_count,
+        .statements = statements,
+        .statement_count = STATEMENT_COUNT,
+        .readers = config->readers,
+        .fatal = config->fatal,
+    };
+    enum status status = db_open(&store->db, &db, err);
+    struct db_look links = {0};
     if (status == STATUS_OK)
-        status = db_query(conn, LINK_CLAIM, &rows, err, "iii", now_ms, now_ms + links->lease_ms,
-                          (int64_t)STORE_CLAIM_MAX);
-    while (status == STATUS_OK && (status = db_next(&rows, err)) == STATUS_OK)
-        read_link(&rows, &links->links[links->count++]);
-    return status == STATUS_NOT_FOUND ? STATUS_OK : status;
-}
-
-static enum status run_links(struct db_job *job, struct db_conn *conn, struct err *err)
-{
-    struct store_links *links = OWNER(job, struct store_links, job);
-    const struct link *link = &links->links[0];
-    enum status status;
-    switch (links->kind) {
-    case STORE_LINKS_CLAIM:
-        links->count = 0;
-        return claim(conn, links, err);
-    case STORE_LINKS_END:
-        status = db_run(conn, LINK_DELETE, err, "it", link->seq, link->playlist_id);
-        job->changes[0] -= status == STATUS_OK ? db_changes(conn) : 0;
-        return status;
-    case STORE_LINKS_RETRY:
-        return db_run(conn, LINK_RETRY, err, "ii", link->seq, clock_wall_ms() + links->delay_ms);
-    case STORE_LINKS_HURRY:
-        return db_run(conn, LINK_HURRY, err, "");
-    }
-    return err_set(err, STATUS_INTERNAL, "unknown job");
-}
-
-static void links_done(struct db_job *job)
-{
-    struct store_links *links = OWNER(job, struct store_links, job);
-    links->err = job->err;
-    links->done(links);
-}
-
-void store_links(struct store *store, struct store_links *links)
-{
-    links->job = (struct db_job){.run = run_links, .done = links_done, .counts = store->counts};
-    db_submit(store->db, &links->job);
+        status = db_look(store->db, LINK_COUNT, &links, err);
+    atomic_store(&store->counts[0], links.number);
+    if (status == STATUS_OK)
+        *ret_store = &store->base;
+    else
+        close_store(&store->base);
+    return status;
 }

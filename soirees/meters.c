@@ -64,7 +64,7 @@ static void put_all(struct buf *out, void *service)
                       relay_state(soirees->relay, &since));
     amqp_put_metrics(out);
     consul_put_metrics(soirees->consul, out);
-    db_put_metrics(store_db(soirees->store), out);
+    store_put_metrics(soirees->store, out);
 }
 
 void meters_get(struct http_call *call, void *service)

@@ -368,7 +368,7 @@ static void mark_confirmed(struct relay *relay, int64_t now_ms)
     struct store_confirm *confirm = &relay->confirm;
     if (atomic_load_explicit(&relay->confirm_busy, memory_order_acquire))
         return;
-    if (confirm->job.err.status == STATUS_OK) {
+    if (confirm->err.status == STATUS_OK) {
         confirm->count = 0;
         confirm->clock_back = false;
     } else if (now_ms < relay->read_after_ms) {

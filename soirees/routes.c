@@ -186,7 +186,7 @@ static void answer_health(struct http_call *call, struct soirees *soirees, bool 
     struct err database = {0};
     int64_t database_ms = 0, broker_ms = 0, consul_ms = 0;
     bool draining = since_state(&soirees->draining);
-    database.status = db_health(store_db(soirees->store), &database_ms, &database);
+    database.status = store_health(soirees->store, &database_ms, &database);
     const char *broker = relay_state(soirees->relay, &broker_ms);
     const char *consul = consul_state(soirees->consul, &consul_ms);
     const struct component components[] = {

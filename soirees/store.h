@@ -1,5 +1,6 @@
 /* The bookings' storage: reads at once, writes as jobs of the database's writer. A booking and its outgoing
- * message are written in one transaction. store.c is the SQLite one; nothing outside it knows which it is. */
+ * message are written in one transaction. There is an engine a database, store_<engine>*.c, and store.c hands
+ * each call to the one that was opened; nothing outside knows which it is. */
 #ifndef SOIREES_STORE_H
 #define SOIREES_STORE_H
 
@@ -24,10 +25,23 @@ struct store_config {
 };
 
 enum status store_open(struct store **ret_store, const struct store_config *config, struct err *err);
+/* Runs what is queued, then closes; NULL is fine. */
 void store_close(struct store *store);
-/* What --check has to know. */
+
+/* What --check has to know of the SQLite file. */
 void store_care(struct db_care *ret_care);
-struct db *store_db(struct store *store); /* for its health and metrics */
+
+/* OK, or why nothing can be stored now (BUSY, FULL, IO) with the text; *ret_since_ms is since when it has
+ * been so (wall clock). Any thread; never waits for the database. */
+enum status store_health(struct store *store, int64_t *ret_since_ms, struct err *err);
+
+/* Appends the database's metrics (see metrics.h). Any thread. */
+void store_put_metrics(struct store *store, struct buf *out);
+
+/* What the engine needs of a job while it has it. */
+union store_job {
+    struct db_job sqlite;
+};
 
 /* Who is to be woken when a commit has put a message into the outbox; before the first write. Called in the
  * writer's thread, after the commit. */
@@ -75,7 +89,7 @@ struct store_write {
     struct err err;
     struct soiree soiree; /* OK: as it is now (STORE_DELETE: as it was) */
 
-    struct db_job job; /* the store's, from here */
+    union store_job job; /* the store's, from here */
     struct store *store;
     bool requested;
 };
@@ -107,9 +121,10 @@ struct store_confirm {
     int64_t seqs[STORE_CONFIRM_MAX];
     bool clock_back; /* the wall clock may have been put back: whoever would wait for longer than its interval
                         begins it once more */
-    void (*done)(struct store_confirm *confirm); /* writer's thread */
+    void (*done)(struct store_confirm *confirm); /* writer's thread; err.status: OK, BUSY, FULL, IO */
     void *arg;
-    struct db_job job; /* the store's, from here */
+    struct err err;
+    union store_job job; /* the store's, from here */
     struct store *store;
 };
 void store_confirm(struct store *store, struct store_confirm *confirm);

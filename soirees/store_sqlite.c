@@ -1,6 +1,5 @@
-#include "store.h"
+#include "store_sqlite.h"
 
-#include <stdatomic.h>
 #include <string.h>
 
 #include "cleanup.h"
@@ -17,32 +16,6 @@
 #define OUTBOX_ROW                                                                                           \
     "SELECT o.seq, o.message_id, o.traceparent, o.body, s.id FROM outbox o JOIN soirees s ON s.seq = "       \
     "o.soiree_seq"
-
-enum statement {
-    GET,
-    LIST,
-    LIST_DATES,
-    LIST_STATUT,
-    LIST_CLIENT,
-    INSERT,
-    UPDATE,
-    DELETE,
-    OUTBOX_INSERT,
-    OUTBOX_DROP,
-    OUTBOX_DROP_OPEN,
-    OUTBOX_UNSENT,
-    OUTBOX_GET,
-    OUTBOX_DUE,
-    OUTBOX_KEEP,
-    OUTBOX_KEEP_FIRST,
-    OUTBOX_MEND,
-    OUTBOX_DELETE,
-    OUTBOX_UNSENT_COUNT,
-    OUTBOX_OPEN_COUNT,
-    OUTBOX_OLDEST,
-    IDEMPOTENCY,
-    STATEMENT_COUNT = IDEMPOTENCY + IDEMPOTENCY_STATEMENTS
-};
 
 static const char *const statements[STATEMENT_COUNT] = {
     [GET] = "SELECT " COLUMNS " FROM soirees WHERE id = ?1",
@@ -80,56 +53,26 @@ static const char *const statements[STATEMENT_COUNT] = {
     [IDEMPOTENCY] = IDEMPOTENCY_SQL,
 };
 
-enum { UNSENT, OPEN };
-struct store {
-    struct db *db;
-    int64_t again_after_ms;
-    _Atomic int64_t counts[DB_COUNTS]; /* rows of the outbox */
-    void (*wake)(void *arg);
-    void *wake_arg;
-};
-
-enum status store_open(struct store **ret_store, const struct store_config *config, struct err *err)
+static void close_store(struct store *base)
 {
-    struct store *store = mem_new(sizeof *store);
-    struct db_config db = {
-        .path = config->path,
-        .migrations = soirees_schema,
-        .migration_count = soirees_schema_count,
-        .statements = statements,
-        .statement_count = STATEMENT_COUNT,
-        .readers = config->readers,
-        .fatal = config->fatal,
-    };
-    store->again_after_ms = config->again_after_ms;
-    enum status status = db_open(&store->db, &db, err);
-    for (int i = 0; i < DB_COUNTS && status == STATUS_OK; i++) {
-        struct db_look look = {0};
-        status = db_look(store->db, i == UNSENT ? OUTBOX_UNSENT_COUNT : OUTBOX_OPEN_COUNT, &look, err);
-        atomic_store(&store->counts[i], look.number);
-    }
-    if (status == STATUS_OK)
-        *ret_store = store;
-    else
-        store_close(store);
-    return status;
-}
-
-void store_close(struct store *store)
-{
-    if (!store)
-        return;
+    struct sqlite_store *store = sqlite_of(base);
     db_close(store->db);
     free(store);
 }
 
-struct db *store_db(struct store *store)
+static enum status health(struct store *base, int64_t *ret_since_ms, struct err *err)
 {
-    return store->db;
+    return db_health(sqlite_of(base)->db, ret_since_ms, err);
 }
 
-void store_on_outbox(struct store *store, void (*wake)(void *arg), void *arg)
+static void put_metrics(struct store *base, struct buf *out)
 {
+    db_put_metrics(sqlite_of(base)->db, out);
+}
+
+static void on_outbox(struct store *base, void (*wake)(void *arg), void *arg)
+{
+    struct sqlite_store *store = sqlite_of(base);
     store->wake_arg = arg;
     store->wake = wake;
 }
@@ -166,8 +109,9 @@ static enum status get(struct db_conn *conn, const char *id, struct soiree *ret_
     return status;
 }
 
-enum status store_get(struct store *store, const char *id, struct soiree *ret_soiree, struct err *err)
+static enum status get_one(struct store *base, const char *id, struct soiree *ret_soiree, struct err *err)
 {
+    struct sqlite_store *store = sqlite_of(base);
     struct db_conn *conn = db_reader_get(store->db);
     enum status status = get(conn, id, ret_soiree, err);
     db_reader_put(store->db, conn);
@@ -201,9 +145,11 @@ static enum status list(struct db_conn *conn, const struct soiree_filter *filter
     return status == STATUS_NOT_FOUND ? STATUS_OK : status;
 }
 
-enum status store_list(struct store *store, const struct soiree_filter *filter, const struct api_page *page,
-                       bool (*row)(void *arg, const struct soiree *soiree), void *arg, struct err *err)
+static enum status list_page(struct store *base, const struct soiree_filter *filter,
+                             const struct api_page *page, bool (*row)(void *arg, const struct soiree *soiree),
+                             void *arg, struct err *err)
 {
+    struct sqlite_store *store = sqlite_of(base);
     struct db_conn *conn = db_reader_get(store->db);
     enum status status = list(conn, filter, page, row, arg, err);
     db_reader_put(store->db, conn);
@@ -225,7 +171,7 @@ static enum status put_request(struct db_conn *conn, struct store_write *write, 
     buf_init(&body, 16 * 1024);
     soiree_put_message(&body, &write->soiree, now_ms);
     write->requested = true;
-    write->job.changes[UNSENT]++;
+    write->job.sqlite.changes[UNSENT]++;
     return db_run(conn, OUTBOX_INSERT, err, "ittt", write->soiree.seq, write->soiree.request_id,
                   buf_get(&body), write->traceparent);
 }
@@ -235,11 +181,11 @@ static enum status drop_request(struct db_conn *conn, struct store_write *write,
 {
     enum status status = db_run(conn, OUTBOX_DROP_OPEN, err, "i", write->soiree.seq);
     if (status == STATUS_OK && db_changes(conn) > 0) {
-        write->job.changes[OPEN]--;
+        write->job.sqlite.changes[OPEN]--;
         return STATUS_OK;
     }
     status = status == STATUS_OK ? db_run(conn, OUTBOX_DROP, err, "i", write->soiree.seq) : status;
-    write->job.changes[UNSENT] -= status == STATUS_OK ? db_changes(conn) : 0;
+    write->job.sqlite.changes[UNSENT] -= status == STATUS_OK ? db_changes(conn) : 0;
     return status;
 }
 
@@ -368,7 +314,7 @@ static enum status delete_soiree(struct db_conn *conn, struct store_write *write
 
 static enum status run_write(struct db_job *job, struct db_conn *conn, struct err *err)
 {
-    struct store_write *write = OWNER(job, struct store_write, job);
+    struct store_write *write = OWNER(job, struct store_write, job.sqlite);
     write->requested = false;
     switch (write->kind) {
     case STORE_CREATE:
@@ -385,115 +331,68 @@ static enum status run_write(struct db_job *job, struct db_conn *conn, struct er
 
 static void write_done(struct db_job *job)
 {
-    struct store_write *write = OWNER(job, struct store_write, job);
-    struct store *store = write->store;
+    struct store_write *write = OWNER(job, struct store_write, job.sqlite);
+    struct sqlite_store *store = sqlite_of(write->store);
     write->err = job->err;
     if (write->requested && job->err.status == STATUS_OK && store->wake)
         store->wake(store->wake_arg);
     write->done(write);
 }
 
-void store_submit(struct store *store, struct store_write *write)
+static void submit(struct store *base, struct store_write *write)
 {
-    write->store = store;
-    write->job = (struct db_job){
+    struct sqlite_store *store = sqlite_of(base);
+    write->store = base;
+    write->job.sqlite = (struct db_job){
         .run = run_write,
         .done = write_done,
         .durable = true,
         .counts = store->counts,
         .grows = write->kind == STORE_CREATE || write->kind == STORE_CHANGE,
     };
-    db_submit(store->db, &write->job);
+    db_submit(store->db, &write->job.sqlite);
 }
 
-/* ---- the outbox ---- */
+/* ---- opening ---- */
 
-static void read_row(struct db_rows *rows, struct outbox_row *row)
-{
-    row->seq = db_int(rows, 0);
-    (void)text_copy(row->message_id, sizeof row->message_id, db_text(rows, 1));
-    (void)text_copy(row->traceparent, sizeof row->traceparent, db_text(rows, 2));
-    row->body = mem_text(db_text(rows, 3));
-    (void)text_copy(row->soiree_id, sizeof row->soiree_id, db_text(rows, 4));
-}
+static const struct store_ops sqlite_ops = {
+    .close = close_store,
+    .health = health,
+    .put_metrics = put_metrics,
+    .on_outbox = on_outbox,
+    .get = get_one,
+    .list = list_page,
+    .submit = submit,
+    .outbox_look = store_sqlite_outbox_look,
+    .outbox_unsent = store_sqlite_outbox_unsent,
+    .outbox_get = store_sqlite_outbox_get,
+    .outbox_due = store_sqlite_outbox_due,
+    .confirm = store_sqlite_confirm,
+};
 
-static enum status read_rows(struct store *store, enum statement statement, int64_t argument, size_t max,
-                             struct outbox_row *rows, size_t *ret_count, struct err *err)
+enum status store_sqlite_open(struct store **ret_store, const struct store_config *config, struct err *err)
 {
-    struct db_conn *conn = db_reader_get(store->db);
-    struct db_rows found = {0};
-    size_t count = 0;
-    enum status status = db_query(conn, statement, &found, err, statement == OUTBOX_UNSENT ? "ii" : "i",
-                                  argument, (int64_t)max);
-    while (status == STATUS_OK && count < max && (status = db_next(&found, err)) == STATUS_OK)
-        read_row(&found, &rows[count++]);
-    db_rows_done(&found);
-    db_reader_put(store->db, conn);
-    *ret_count = count;
-    return status == STATUS_NOT_FOUND ? STATUS_OK : status;
-}
-
-enum status store_outbox_unsent(struct store *store, int64_t after, size_t max, struct outbox_row *rows,
-                                size_t *ret_count, struct err *err)
-{
-    return read_rows(store, OUTBOX_UNSENT, after, max, rows, ret_count, err);
-}
-
-static enum status read_one(struct store *store, enum statement statement, int64_t argument,
-                            struct outbox_row *ret_row, struct err *err)
-{
-    size_t count = 0;
-    enum status status = read_rows(store, statement, argument, 1, ret_row, &count, err);
-    return status == STATUS_OK && count == 0 ? STATUS_NOT_FOUND : status;
-}
-
-enum status store_outbox_get(struct store *store, int64_t seq, struct outbox_row *ret_row, struct err *err)
-{
-    return read_one(store, OUTBOX_GET, seq, ret_row, err);
-}
-
-enum status store_outbox_due(struct store *store, int64_t now_ms, struct outbox_row *ret_row, struct err *err)
-{
-    return read_one(store, OUTBOX_DUE, now_ms, ret_row, err);
-}
-
-void store_outbox_look(struct store *store, struct store_outbox *ret_outbox)
-{
-    struct db_look oldest = {0};
-    bool known = db_look(store->db, OUTBOX_OLDEST, &oldest, NULL) == STATUS_OK;
-    ret_outbox->unsent = atomic_load(&store->counts[UNSENT]);
-    ret_outbox->open = atomic_load(&store->counts[OPEN]);
-    ret_outbox->oldest_ms = known ? uuid_time_ms(oldest.text) : -1;
-}
-
-static enum status run_confirm(struct db_job *job, struct db_conn *conn, struct err *err)
-{
-    struct store_confirm *confirm = OWNER(job, struct store_confirm, job);
-    int64_t again_after_ms = confirm->store->again_after_ms, now_ms = clock_wall_ms();
-    enum status status = confirm->clock_back ? db_run(conn, OUTBOX_MEND, err, "ii", now_ms, again_after_ms)
-                                             : STATUS_OK;
-    for (size_t i = 0; status == STATUS_OK && i < confirm->count; i++) {
-        status = again_after_ms
-                     ? db_run(conn, OUTBOX_KEEP_FIRST, err, "iii", confirm->seqs[i], now_ms, again_after_ms)
-                     : db_run(conn, OUTBOX_DELETE, err, "i", confirm->seqs[i]);
-        int64_t sent = status == STATUS_OK ? db_changes(conn) : 0;
-        job->changes[UNSENT] -= sent;
-        job->changes[OPEN] += again_after_ms ? sent : 0;
-        if (status == STATUS_OK && again_after_ms && sent == 0) /* a later confirm, or dropped meanwhile */
-            status = db_run(conn, OUTBOX_KEEP, err, "iii", confirm->seqs[i], now_ms, again_after_ms);
+    struct sqlite_store *store = mem_new(sizeof *store);
+    store->base.ops = &sqlite_ops;
+    struct db_config db = {
+        .path = config->path,
+        .migrations = soirees_schema,
+        .migration_count = soirees_schema_count,
+        .statements = statements,
+        .statement_count = STATEMENT_COUNT,
+        .readers = config->readers,
+        .fatal = config->fatal,
+    };
+    store->again_after_ms = config->again_after_ms;
+    enum status status = db_open(&store->db, &db, err);
+    for (int i = 0; i < DB_COUNTS && status == STATUS_OK; i++) {
+        struct db_look look = {0};
+        status = db_look(store->db, i == UNSENT ? OUTBOX_UNSENT_COUNT : OUTBOX_OPEN_COUNT, &look, err);
+        atomic_store(&store->counts[i], look.number);
     }
+    if (status == STATUS_OK)
+        *ret_store = &store->base;
+    else
+        close_store(&store->base);
     return status;
-}
-
-static void confirm_done(struct db_job *job)
-{
-    struct store_confirm *confirm = OWNER(job, struct store_confirm, job);
-    confirm->done(confirm);
-}
-
-void store_confirm(struct store *store, struct store_confirm *confirm)
-{
-    confirm->store = store;
-    confirm->job = (struct db_job){.run = run_confirm, .done = confirm_done, .counts = store->counts};
-    db_submit(store->db, &confirm->job);
 }
