@@ -17,6 +17,8 @@ import time
 
 import pytest
 import requests
+import yaml
+from harness import tls
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROJECT = "soirees-compose-test"
@@ -77,10 +79,12 @@ class Stack:
 
     def __init__(self, command, *options):
         self.command = [*command, *options, "-p", PROJECT]
-        names = ("SOIREES_PORT", "PLAYLISTS_PORT", "RABBITMQ_PORT", "RABBITMQ_UI_PORT", "CONSUL_PORT")
+        names = ("SOIREES_PORT", "PLAYLISTS_PORT", "RABBITMQ_PORT", "RABBITMQ_UI_PORT", "CONSUL_PORT",
+                 "PROMETHEUS_PORT", "SOIREES_TLS_PORT", "PLAYLISTS_TLS_PORT", "PLAIN_PORT")
         ports = dict(zip(names, free_ports(len(names))))
         self.env = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
-        self.env.pop("LAGMASTER_URL", None)
+        for name in ("LAGMASTER_URL", "TRUSTED_PROXIES", "TLS_METRICS"):
+            self.env.pop(name, None)
         self.env.update({name: str(port) for name, port in ports.items()})
         # where the real API is out of reach, the default playlist is not to take half a minute
         self.env.update(LAGMASTER_TIMEOUT_MS="5000", LAGMASTER_RETRY_DELAY_MS="1000", LOG_FORMAT="pretty",
@@ -90,6 +94,10 @@ class Stack:
         self.playlists = f"http://localhost:{ports['PLAYLISTS_PORT']}"
         self.rabbitmq_ui = f"http://127.0.0.1:{ports['RABBITMQ_UI_PORT']}"
         self.consul = f"http://127.0.0.1:{ports['CONSUL_PORT']}"
+        self.prometheus = f"http://127.0.0.1:{ports['PROMETHEUS_PORT']}"
+        self.soirees_tls = f"https://localhost:{ports['SOIREES_TLS_PORT']}"
+        self.playlists_tls = f"https://localhost:{ports['PLAYLISTS_TLS_PORT']}"
+        self.plain = f"http://localhost:{ports['PLAIN_PORT']}"
 
     def compose(self, *args, check=True):
         done = subprocess.run([*self.command, *args], cwd=ROOT, env=self.env, text=True, check=False,
@@ -307,22 +315,142 @@ class TestComposeV2:
         assert requests.get(url, timeout=10).json() == []
 
 
-class TestOffline:
-    """`docker compose --env-file offline.env --profile offline up --build`."""
+STAND_IN = """\
+FROM debian:bookworm-slim
+COPY prometheus promtool /bin/
+RUN install -d -o nobody -g nogroup /prometheus
+USER nobody
+VOLUME /prometheus
+ENTRYPOINT ["/bin/prometheus"]
+CMD ["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"]
+"""
+
+
+@contextlib.contextmanager
+def prometheus_image(folder):
+    """Prometheus' image of docker-compose.yml: the one that is here or can be fetched, else for the while a
+    stand-in under its name, made of this machine's Debian package, with the same entry point, user and paths."""
+    with open(ROOT / "docker-compose.yml", encoding="utf-8") as file:
+        name = yaml.safe_load(file)["services"]["prometheus"]["image"]
+    made = False
+    if not docker("images", "-q", name).strip() and "rror" in docker("pull", "-q", name, check=False):
+        paths = {program: shutil.which(program) for program in ("prometheus", "promtool")}
+        if not all(paths.values()):
+            pytest.skip(f"no {name} to be had, and no Debian package prometheus to stand in for it")
+        for program, path in paths.items():
+            shutil.copy(path, folder / program)
+        (folder / "Dockerfile").write_text(STAND_IN, encoding="utf-8")
+        docker("build", "-q", "-t", name, str(folder))
+        made = True
+    try:
+        yield
+    finally:
+        if made:
+            docker("rmi", "--force", name, check=False)
+
+
+class TestProfiles:
+    """`docker compose --env-file offline.env --profile offline --profile tls --profile monitoring up --build`:
+    with the imitation of the external API, HAProxy in front and Prometheus beside."""
 
     @pytest.fixture(scope="class")
-    def stack(self):
-        with stack_of(["docker", "compose"], "--env-file", "offline.env", "--profile", "offline") as stack:
-            stack.up("lagmaster")
+    def authority(self, tmp_path_factory):
+        if tls.missing():
+            pytest.skip(tls.missing())
+        return tls.Authority(tmp_path_factory.mktemp("ca"))
+
+    @pytest.fixture(scope="class")
+    def stack(self, authority, tmp_path_factory):
+        profiles = [word for name in ("offline", "tls", "monitoring") for word in ("--profile", name)]
+        with prometheus_image(tmp_path_factory.mktemp("prometheus")), \
+                stack_of(["docker", "compose"], "--env-file", "offline.env", *profiles) as stack:
+            stack.env.update(TLS_CERT=authority.issue("DNS:localhost").both, LOG_FORMAT="json",
+                             TRUSTED_PROXIES="172.16.0.0/12,192.168.0.0/16")
+            stack.up("lagmaster", "haproxy", "prometheus")
             yield stack
 
-    def test_the_imitation_makes_the_playlist_at_the_first_attempt(self, stack):
-        playlist = stack.linked_playlist(stack.book())
+    @pytest.fixture(scope="class")
+    def booked(self, stack, authority):
+        """A soirée booked by HTTPS, by somebody who says to be somebody else; and its playlist."""
+        soiree = json.loads(curl("--cacert", authority.cert, f"{stack.soirees_tls}/api/soirees", "-d", EXAMPLE,
+                                 "-H", "Content-Type: application/json", "-H", "X-Forwarded-For: 198.51.100.7"))
+        return soiree, stack.linked_playlist(soiree)
+
+    def test_the_imitation_makes_the_playlist_at_the_first_attempt(self, stack, booked):
+        _soiree, playlist = booked
         assert playlist["nom"] == "Metaverse Collapse Disco" and playlist["origine"] == "lagmaster-pro"
         assert playlist["tracks"][0] == "Track 0 - Electric Pickles" and len(playlist["tracks"]) == 3
         logs = docker("logs", stack.container("service-playlists"))
-        assert "✅ Playlist générée avec succès: Metaverse Collapse Disco" in logs
+        assert "Playlist générée avec succès: Metaverse Collapse Disco" in logs
         assert "tentative 2/3" not in logs
+
+    def test_soirees_lists_and_playlists_come_by_https(self, stack, booked, authority):
+        soiree, playlist = booked
+        trusting = ("--cacert", authority.cert)
+        assert json.loads(curl(*trusting, f"{stack.soirees_tls}/api/soirees"))[0]["id"] == soiree["id"]
+        assert json.loads(curl(*trusting, f"{stack.playlists_tls}/api/playlists/{playlist['id']}")) == playlist
+        with pytest.raises(requests.exceptions.SSLError):
+            requests.get(f"{stack.soirees_tls}/health", timeout=20)
+
+    def test_the_log_names_the_client_as_haproxy_saw_it(self, stack, booked):
+        network, = stack.inspect("haproxy")["NetworkSettings"]["Networks"].values()
+        logs = docker("logs", stack.container("service-soirees"))
+        line, = [json.loads(line) for line in logs.splitlines()
+                 if '"http.request"' in line and '"POST"' in line]
+        assert line["client"] == network["Gateway"] != network["IPAddress"], line
+        assert "198.51.100.7" not in logs
+
+    def test_plain_http_leads_to_https_and_takes_nothing(self, stack, booked, authority):
+        soiree, playlist = booked
+        following = ("-L", "--cacert", authority.cert)
+        for path, found in ((f"/api/soirees/{soiree['id']}", {**soiree, "playlistId": playlist["id"]}),
+                            (f"/api/playlists/{playlist['id']}?a=b%20c", playlist)):
+            reply = requests.get(stack.plain + path, allow_redirects=False, timeout=20)
+            assert reply.status_code == 308 and reply.headers["Location"].endswith(path)
+            answer = json.loads(curl(*following, stack.plain + path))
+            assert found.items() <= answer.items()
+        refused = requests.post(f"{stack.plain}/api/soirees", json=json.loads(EXAMPLE), timeout=20)
+        assert refused.status_code == 403
+        assert len(requests.get(f"{stack.soirees}/api/soirees", timeout=20).json()) == 1
+
+    def test_prometheus_sees_everything_and_has_the_alerts(self, stack, booked):
+        def api(path, **params):
+            return requests.get(f"{stack.prometheus}/api/v1/{path}", params=params, timeout=20).json()["data"]
+
+        def all_up():
+            targets = api("targets")["activeTargets"]
+            assert {target["labels"]["job"] for target in targets} == {
+                "soirees", "playlists", "rabbitmq", "rabbitmq-queues"}
+            return all(target["health"] == "up" for target in targets)
+        stack.wait_until(all_up, "all targets are up")
+        with open(ROOT / "ops" / "alerts.yml", encoding="utf-8") as file:
+            written = {rule["alert"] for group in yaml.safe_load(file)["groups"] for rule in group["rules"]}
+
+        def evaluated():
+            rules = [rule for group in api("rules")["groups"] for rule in group["rules"]]
+            return all(rule["health"] == "ok" for rule in rules) and {rule["name"] for rule in rules}
+        assert stack.wait_until(evaluated, "all rules are evaluated") == written
+        confirmed = 'soirees_publishes_total{job="soirees",outcome="confirmed"} == 1'
+        stack.wait_until(lambda: api("query", query=confirmed)["result"], "the booking is counted")
+        # NoConsumer waits to be one while the worker starts
+        stack.wait_until(lambda: not api("alerts")["alerts"], "nothing is wrong")
+
+    def test_metrics_are_not_for_the_outside_unless_wanted(self, stack, booked, authority):
+        def status(base, path):
+            reply = curl("--cacert", authority.cert, "--no-fail", "--path-as-is", "-o", "/dev/null", "-w",
+                         "%{http_code}", base + path)
+            return int(reply)
+        outside = (stack.soirees_tls, stack.playlists_tls)
+        for base in outside:
+            for path in ("/metrics", "/metrics?x", "/%6Detrics", "/%6d%65trics", "/./metrics", "//metrics"):
+                assert status(base, path) == 404, path
+            assert status(base, "/health") == 200
+        assert status(stack.soirees, "/metrics") == status(stack.soirees, "/%6Detrics") == 200
+        stack.env["TLS_METRICS"] = "yes"
+        stack.compose("up", "-d", "--no-deps", "haproxy")
+        stack.wait_until(lambda: stack.health("haproxy") == "healthy", "HAProxy is healthy again")
+        for base in outside:
+            stack.wait_until(lambda base=base: status(base, "/metrics") == 200, "/metrics by HTTPS")
 
 
 class TestCompose129:

@@ -287,7 +287,8 @@ class Proxy:
         env = {"PATH": os.environ["PATH"], "TLS_CERT": certificate.both, "TLS_BIND": "127.0.0.1",
                "SOIREES_TLS_PORT": str(self.ports["soirees"]), "SOIREES": "127.0.0.1:%d" % soirees.port,
                "PLAYLISTS_TLS_PORT": str(self.ports["playlists"]),
-               "PLAYLISTS": "127.0.0.1:%d" % playlists.port}
+               "PLAYLISTS": "127.0.0.1:%d" % playlists.port, "PLAIN_PORT": str(free_port()),
+               **{program.upper() + "_PUBLIC_PORT": str(port) for program, port in self.ports.items()}}
         self.child = Child("haproxy", [haproxy(), "-db", "-f", os.path.join(ROOT, "ops", "haproxy.cfg")], env,
                            folder / "haproxy.log")
 
