@@ -12,9 +12,11 @@ import time
 
 from bench_machine import BenchError, Client, cpu_s, memory, wrk
 from bench_sides import EXAMPLE, Ours, Peer
+from harness.wait import wait_until
 
 POST_CONNECTIONS = 64
 DRAIN_BOOKINGS = 2000
+CAPACITY_BOOKINGS, CAPACITY_WORKERS = 10_000, 100
 SIZES = {"empty": 0, "10,000": 10_000, "1,000,000": 1_000_000}
 KILL_AFTER_S = 1
 STEP_S = 0.01
@@ -164,13 +166,41 @@ def measure_workers(workers, latency_s):
         bench.quiet()
         side.start_worker(api.url, workers)
         _first, last = _links(side, workers * cycles, cycles * latency_s * 5 + 60)
+        fds = len(os.listdir("/proc/%d/fd" % side.worker.pid))
         stats = Client(api.port).send("GET", "/stats")[1]
         took = last[0] - stats["first_us"] / 1e6
         rss, anonymous = memory(side.worker.pid)
         return {"per_s": workers * cycles / took, "share": 100 * cycles * latency_s / took, "rss": rss,
-                "anonymous": anonymous, "worker_us": last[2] * 1e6 / (workers * cycles),
+                "anonymous": anonymous, "fds": fds, "broker_rss": memory(bench.broker.node.pid)[0],
+                "worker_us": last[2] * 1e6 / (workers * cycles),
                 "calls": stats["calls"]}
     return measure
+
+
+# ---- what a place must have room for
+
+def _folder_bytes(folder):
+    return sum(os.path.getsize(os.path.join(path, name)) for path, _folders, names in os.walk(folder)
+               for name in names)
+
+
+def measure_capacity(bench, form):
+    """So many bookings while no worker runs, then their playlists."""
+    side, node = bench.side(form).start(), bench.broker
+    empty, folder = side.used_bytes(side.soirees), os.path.join(node.folder, "mnesia")
+    broker_disk, broker_rss = _folder_bytes(folder), memory(node.node.pid)[0]
+    side.book(CAPACITY_BOOKINGS)
+    figures = {"open": (side.used_bytes(side.soirees) - empty) / CAPACITY_BOOKINGS,
+               "message": (_folder_bytes(folder) - broker_disk) / CAPACITY_BOOKINGS, "broker_rss": broker_rss,
+               "broker_full_rss": memory(node.node.pid)[0]}
+    side.start_worker(bench.api(0).url, CAPACITY_WORKERS)
+    _links(side, CAPACITY_BOOKINGS, 300)
+    wait_until(lambda: sum(side.left_over()) == 0, 60, "nothing is left over")
+    figures["booking"] = (side.used_bytes(side.soirees) - empty) / CAPACITY_BOOKINGS
+    figures["playlist"] = side.used_bytes(side.worker) / CAPACITY_BOOKINGS
+    for name, program in (("soirees", side.soirees), ("worker", side.worker)):
+        figures[name + "_wal"] = os.path.getsize(program.database + "-wal") / 2**20
+    return figures
 
 
 # ---- the process
@@ -346,14 +376,22 @@ ROWS = [
          Check("rows left over", plain("ours", "left_over"), most=0)]),
     Row("workers200", "200 workers, API latency 2 s", ["ours"],
         {"per_s": ("playlists/s, of 100", 1), "share": ("% of the ideal", 1), "rss": ("RSS MB", 1),
-         "worker_us": ("CPU µs a playlist", 0)},
+         "worker_us": ("CPU µs a playlist", 0), "fds": ("descriptors", 0),
+         "broker_rss": ("RabbitMQ's RSS MB", 0)},
         measure_workers(200, 2), [Check("of the ideal", plain("ours", "share"), least=95, unit=" %")]),
     Row("workers1000", "1,000 workers, API latency 5 s, plain HTTP", ["ours"],
         {"per_s": ("playlists/s, of 200", 1), "share": ("% of the ideal", 1), "rss": ("RSS MB", 1),
-         "anonymous": ("anonymous MB", 1), "worker_us": ("CPU µs a playlist", 0)},
+         "anonymous": ("anonymous MB", 1), "worker_us": ("CPU µs a playlist", 0), "fds": ("descriptors", 0),
+         "broker_rss": ("RabbitMQ's RSS MB", 0)},
         measure_workers(1000, 5),
         [Check("of the ideal", plain("ours", "share"), least=95, unit=" %"),
          Check("RSS", plain("ours", "rss"), most=64, unit=" MB")]),
+    Row("capacity", "10,000 bookings, first without a worker, then with 100", ["ours"],
+        {"open": ("bytes in soirees.db, each, waiting", 0), "booking": ("the same, finished", 0),
+         "playlist": ("bytes in playlists.db, each", 0), "soirees_wal": ("WAL of soirees, MiB", 1),
+         "worker_wal": ("WAL of playlists, MiB", 1), "message": ("RabbitMQ: bytes on disk, each", 0),
+         "broker_rss": ("RabbitMQ's RSS MB, empty", 0), "broker_full_rss": ("with all of them waiting", 0)},
+        measure_capacity, []),
     Row("memory", "memory, MB", ["ours", "peer"],
         {"%s_%s_%s" % (program, when, kind): ("%s %s, %s" % (name, when, kind), 1)
          for program, name in MEMORY for when in ("idle", "after") for kind in ("anonymous", "rss")},

@@ -189,6 +189,12 @@ class Side:
             file.writelines(soiree_id + "\n" for (soiree_id,) in ids[::max(1, len(ids) // most)])
         return path
 
+    def used_bytes(self, program):
+        """What the rows of a program's database take, its write-ahead log counted once it is written back."""
+        used, = read_database(program.database, "SELECT (page_count - freelist_count) * page_size"
+                              " FROM pragma_page_count, pragma_freelist_count, pragma_page_size")
+        return used[0]
+
     def disk_bytes(self):
         return sum(os.path.getsize(self.soirees.database + end) for end in ("", "-wal")
                    if os.path.exists(self.soirees.database + end))
