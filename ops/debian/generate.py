@@ -1,6 +1,6 @@
 """Writes what a Debian package holds beside the program: man page, env file, changelog, copyright.
 
-    generate.py PROGRAM FOLDER
+    generate.py PROGRAM FOLDER "NAME <ADDRESS>"
 
 Options and settings come from the program's own --help, so that nothing is written down twice.
 """
@@ -15,7 +15,6 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-CONTACT = "The Soirées authors <soirees@localhost>"
 
 OPTION = re.compile(r"^  (--[a-z-]+)((?: [A-Z]+)?)  +(.*)$")
 SETTING = re.compile(r"^  ([A-Z][A-Z_]+) +(.*) \[(.*)\]$")
@@ -103,7 +102,7 @@ def env_file(about):
     return "\n".join(lines) + "\n"
 
 
-def changelog(about, when):
+def changelog(about, when, contact):
     """The newest section of CHANGELOG.md as Debian writes it."""
     section = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)[1]
     items = re.findall(r"^- (.*(?:\n  .*)*)", section, re.MULTILINE)
@@ -116,7 +115,7 @@ def changelog(about, when):
                 line = "   "
             line += " " + word
         lines.append(line)
-    return "\n".join(lines + ["", " -- %s  %s" % (CONTACT, when), ""])
+    return "\n".join(lines + ["", " -- %s  %s" % (contact, when), ""])
 
 
 def copyright_file():
@@ -144,7 +143,7 @@ def source_time():
 
 
 def main():
-    program, folder = sys.argv[1], pathlib.Path(sys.argv[2])
+    program, folder, contact = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3]
     shown = subprocess.run([program, "--help"], capture_output=True, text=True, check=True, env={})
     about, seconds = Help(shown.stdout), source_time()
     day = time.strftime("%Y-%m-%d", time.gmtime(seconds))
@@ -152,7 +151,7 @@ def main():
     for name, content in {
         about.name + ".env": env_file(about).encode(),
         "copyright": copyright_file().encode(),
-        "changelog.gz": compressed(changelog(about, email.utils.formatdate(seconds))),
+        "changelog.gz": compressed(changelog(about, email.utils.formatdate(seconds), contact)),
         about.name + ".8.gz": compressed(man_page(about, day)),
     }.items():
         (folder / name).write_bytes(content)

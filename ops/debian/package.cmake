@@ -2,6 +2,17 @@
 # Man page, env file, completion: written by generate.py from what the built program's --help says.
 set(files ${CMAKE_BINARY_DIR}/debian)
 
+# Who builds a package answers for it, and says so as for any other: debchange(1). The default reaches nobody.
+set(contact "The Soirées authors")
+set(address soirees@soirees.invalid)
+if(NOT "$ENV{DEBEMAIL}" STREQUAL "")
+  set(address $ENV{DEBEMAIL})
+endif()
+if(NOT "$ENV{DEBFULLNAME}" STREQUAL "")
+  set(contact $ENV{DEBFULLNAME})
+endif()
+set(contact "${contact} <${address}>")
+
 function(add_package name summary)
   set(NAME ${name})
   set(SUMMARY ${summary})
@@ -17,7 +28,7 @@ function(add_package name summary)
     OUTPUT ${files}/${name}/${name}.8.gz ${files}/${name}/${name}.env ${files}/${name}/changelog.gz
            ${files}/${name}/copyright
     COMMAND /usr/bin/python3 ${CMAKE_SOURCE_DIR}/ops/debian/generate.py $<TARGET_FILE:${name}>
-            ${files}/${name}
+            ${files}/${name} ${contact}
     DEPENDS ${name} ${CMAKE_SOURCE_DIR}/ops/debian/generate.py ${CMAKE_SOURCE_DIR}/CHANGELOG.md
             ${CMAKE_SOURCE_DIR}/LICENSE
     VERBATIM)
@@ -58,7 +69,7 @@ add_package(playlists "playlist service for booked parties")
 set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_NAME soirees)
 set(CPACK_PACKAGE_VENDOR "The Soirées authors")
-set(CPACK_PACKAGE_CONTACT "The Soirées authors <soirees@localhost>")
+set(CPACK_PACKAGE_CONTACT "${contact}")
 set(CPACK_PACKAGE_VERSION ${PROJECT_VERSION})
 set(CPACK_COMPONENTS_ALL soirees playlists)
 set(CPACK_COMPONENTS_GROUPING ONE_PER_GROUP)

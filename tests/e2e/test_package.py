@@ -90,6 +90,13 @@ def test_a_package_holds_what_belongs_to_its_service(program, packages, trees):
         assert mode in expected, line
 
 
+def test_lintian_has_nothing_against_them(packages):
+    if not shutil.which("lintian"):
+        pytest.skip("no lintian here: run scripts/bootstrap --tests")
+    root = ["--allow-root"] if os.geteuid() == 0 else []
+    assert output("lintian", *root, "--fail-on", "error,warning", *packages.values()) == ""
+
+
 @BOTH
 def test_the_env_file_is_fine_as_it_is_and_with_every_default_spelled_out(program, trees, tmp_path):
     shipped = (trees[program] / "etc/soirees" / (program + ".env")).read_text(encoding="utf-8")
@@ -363,6 +370,12 @@ def test_the_services_under_systemd(packages, trees, tmp_path):
         box.install("99.0")
         wait_until(lambda: box.active("soirees") and box.shows("soirees", "MainPID") not in ("0", first), 60,
                    "a restart by the upgrade")
+        assert rows(box) == 1
+        newer = box.shows("soirees", "MainPID")
+        box.install()  # and back
+        assert box.sh("dpkg-query -W -f '${Version}' soirees") == box.versions["soirees"]
+        wait_until(lambda: box.active("soirees") and box.shows("soirees", "MainPID") not in ("0", newer), 60,
+                   "a restart by the downgrade")
         assert rows(box) == 1
 
         # a stuck process: systemd ends it and starts another
