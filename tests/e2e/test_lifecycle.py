@@ -3,15 +3,18 @@
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import sqlite3
+import subprocess
+import tempfile
 import time
 
 import pytest
 import requests
 from harness.booking import book
-from harness.daemon import environment, run
+from harness.daemon import binary, environment, run
 from harness.wait import free_port, wait_until
 
 SHARED = """SERVICE_PORT SERVICE_BIND SERVICE_NAME SERVICE_ADDRESS DATABASE_PATH RABBITMQ_HOST RABBITMQ_PORT
@@ -337,6 +340,23 @@ def test_print_config_shows_what_counts_and_no_secret(program, tmp_path):
     assert not (tmp_path / "x.db").exists()
 
 
+@BOTH
+def test_every_secret_may_be_a_file(program, tmp_path):
+    """All that --help shows as such: what counts comes from the file, and is shown no more than the secret."""
+    shown = run(program, "--help").stdout
+    names = set(re.findall(r"^ +or (\w+)_FILE, a file that holds it$", shown, re.MULTILINE)) - set(
+        re.findall(r"^  (\w+) +not in this version", shown, re.MULTILINE))
+    urls = {"RABBITMQ_URL": "amqp://u:s3cret@broker/\n", "DATABASE_URL": "postgresql://u:s3cret@host/base\n"}
+    assert names >= {"RABBITMQ_PASS", "RABBITMQ_URL", "CONSUL_TOKEN"}
+    assert ("SOIREES_TOKEN" in names) is (program == "playlists")
+    secret = tmp_path / "secret"
+    for name in names:
+        secret.write_text(urls.get(name, "s3cret\n"))
+        assert shown_settings(program, **{name + "_FILE": secret})[name] == "***"
+        refused = run(program, "--check-config", **{name + "_FILE": tmp_path / "nope"})
+        assert refused.returncode == 2 and name + "_FILE" in refused.stderr
+
+
 def test_print_config_hides_the_user_of_a_url():
     shown = shown_settings("playlists", LAGMASTER_URL="https://moi:s3cret@api.example/x?a=b@c",
                            SOIREES_URL="http://s3cret@soirees/", SOIREES_TOKEN="s3cret")
@@ -394,10 +414,37 @@ def core_files_allowed():
 
 @BOTH
 def test_a_crash_leaves_no_core_file_unless_it_is_asked_for(program, daemons, core_files_allowed):
-    """Memory holds passwords. /proc/PID belongs to the superuser where a process may not be dumped."""
+    """Memory holds passwords."""
     sanitizer = {"ASAN_OPTIONS": environment({})["ASAN_OPTIONS"] + ":disable_coredump=0"}
     closed = daemons.start(program, offline(program), CORE_DUMPS="no", **sanitizer)
     opened = daemons.start(program, offline(program), CORE_DUMPS="yes", **sanitizer)
     assert (core_limit(closed), core_limit(opened)) == ("0", core_files_allowed)
-    assert os.stat("/proc/%d/environ" % opened.pid).st_uid == os.geteuid()
-    assert os.stat("/proc/%d/environ" % closed.pid).st_uid == 0
+
+
+@pytest.fixture
+def as_user(monkeypatch):
+    """A command line in front of another, and a folder, for a user who is not the superuser; the daemons are
+    that user's, too."""
+    wrapper, folder = [], tempfile.mkdtemp()
+    if os.geteuid() == 0:
+        wrapper = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+        os.chown(folder, 65534, 65534)
+        monkeypatch.setenv("DAEMON_WRAPPER", " ".join(wrapper))
+        if subprocess.run([*wrapper, "test", "-x", binary("soirees")], check=False).returncode:
+            pytest.skip("nobody may not run %s" % binary("soirees"))
+    yield wrapper, folder
+    shutil.rmtree(folder)
+
+
+@BOTH
+def test_another_process_of_the_same_user_reads_no_secret(program, daemons, as_user):
+    wrapper, folder = as_user
+    sanitizer = {"ASAN_OPTIONS": environment({})["ASAN_OPTIONS"] + ":detect_leaks=0"}  # LeakSanitizer is one
+    for dumps, expected in (("no", False), ("yes", True)):
+        path = os.path.join(folder, dumps + ".db")
+        daemon = daemons.start(program, offline(program), CORE_DUMPS=dumps, DATABASE_PATH=path, **sanitizer)
+        for name in ("environ", "maps"):
+            reader = subprocess.run([*wrapper, "head", "-c", "0", "/proc/%d/%s" % (daemon.pid, name)],
+                                    capture_output=True, check=False)
+            assert (reader.returncode == 0) is expected, reader.stderr
+        daemon.stop()

@@ -267,8 +267,8 @@ def test_no_color_is_honoured_on_a_terminal(built, tmp_path, no_colour):
                 "NO_COLOR": no_colour,
                 "TERM": "xterm"}
     text = on_terminal("soirees", settings, "❌ Erreur connexion RabbitMQ")
-    if no_colour:
-        assert "\x1b" not in text
+    assert ("\x1b[31m❌ Erreur" in text) is (no_colour is None)
+    assert ("\x1b" in text) is (no_colour is None)
 
 
 def test_texts_from_outside_bring_no_escape_sequences(stack):
