@@ -113,6 +113,7 @@ void amqp_free(struct amqp *amqp)
     free(amqp->key_file);
     free(amqp->connection_name);
     free(amqp->channels);
+    free(amqp->out.bytes);
     close(amqp->wake_fd);
     pthread_mutex_destroy(&amqp->mutex);
     free(amqp);
@@ -202,7 +203,7 @@ static bool serve(struct amqp *amqp)
         return false;
     }
     metrics_count(&connections, CONNECTION_MADE);
-    while (wire_is_up(amqp) && !is_stopping(amqp)) {
+    while (wire_flush(amqp) && !is_stopping(amqp)) {
         bool at_once = amqp->woken || wire_has_frames(amqp);
         int64_t wait_ms = at_once ? 0 : amqp->tick_ms;
         amqp->woken = false;

@@ -124,9 +124,10 @@ uint64_t amqp_epoch(const struct amqp *amqp);
  *
  * Most are sent without waiting for an answer, so that a thousand channels cost one round trip and not three
  * thousand; RabbitMQ takes the methods of a channel in their order, and a refusal comes as channel_closed().
- * What is sent waits for room in the socket's buffer, 10 s at most, then the connection is dropped. What has
- * an answer to wait for (marked so) waits 10 s at most, then the connection is dropped.
- * On a channel that is not open (the broker has closed it) ack, nack, cancel and close do nothing and return
+ * What is sent leaves together at the end of the loop's turn, once a handler has returned (in between, where
+ * it has become much); it waits for room in the socket's buffer, 10 s at most, then the connection is
+ * dropped. What has an answer to wait for (marked so) waits 10 s at most, then the connection is dropped. On
+ * a channel that is not open (the broker has closed it) ack, nack, cancel and close do nothing and return
  * true, since the delivery or consumer is gone anyway; consume, confirm_select and publish return false. */
 
 /* Opens it; does nothing when it is open. */
@@ -182,10 +183,6 @@ struct amqp_publication {
  * programmer's error: the connection is dropped. */
 bool amqp_publish(struct amqp *amqp, unsigned channel, const struct amqp_publication *publication,
                   uint64_t *ret_tag);
-
-/* Between amqp_cork(true) and amqp_cork(false) what is sent leaves in full packets (TCP_CORK, tcp(7)): for a
- * batch of messages; wait for no answer meanwhile. Does nothing while there is no connection. */
-void amqp_cork(struct amqp *amqp, bool corked);
 
 #endif
 

@@ -1,9 +1,6 @@
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "amqp_internal.h"
 #include "mem.h"
@@ -13,7 +10,7 @@ enum {
     CONSUMER_TAG_SIZE = 32,
     HEADERS_MAX = 16,
     HEADER_VALUE_SIZE = 256 + 1,
-    /* Bodies go out in frames that fit the room wait_for_room() waits for, whatever the frame maximum is. */
+    /* Bodies go out in frames that fit what is sent at once, whatever the frame maximum is. */
     FRAME_OVERHEAD = 8,
     BODY_FRAME_MAX = WIRE_FRAME_MAX - FRAME_OVERHEAD,
 };
@@ -276,25 +273,6 @@ static bool is_sendable(const struct amqp_publication *publication)
     return publication->queue && publication->header_count <= HEADERS_MAX;
 }
 
-static size_t value_bytes(const char *value)
-{
-    size_t len = value ? strlen(value) : 0;
-    return len < HEADER_VALUE_SIZE ? len : HEADER_VALUE_SIZE;
-}
-
-/* Of the header frame, at most. */
-static size_t header_bytes(const struct amqp_publication *publication)
-{
-    const char *const texts[] = {publication->message_id, publication->type, publication->app_id,
-                                 publication->content_type, publication->correlation_id};
-    size_t bytes = FRAME_OVERHEAD + 64;
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
-        bytes += texts[i] ? strlen(texts[i]) + 1 : 0;
-    for (size_t i = 0; i < publication->header_count; i++)
-        bytes += strlen(publication->headers[i].name) + 8 + value_bytes(publication->headers[i].value);
-    return bytes;
-}
-
 static bool send_header(struct amqp *amqp, unsigned channel, const struct amqp_publication *publication)
 {
     amqp_basic_properties_t properties = {._flags = AMQP_BASIC_DELIVERY_MODE_FLAG,
@@ -324,7 +302,7 @@ static bool send_header(struct amqp *amqp, unsigned channel, const struct amqp_p
     frame.payload.properties.class_id = AMQP_BASIC_CLASS;
     frame.payload.properties.body_size = publication->body_len;
     frame.payload.properties.decoded = &properties;
-    return wire_send(amqp, &frame, header_bytes(publication));
+    return wire_send(amqp, &frame);
 }
 
 static bool send_body(struct amqp *amqp, unsigned channel, const char *body, size_t len)
@@ -334,19 +312,12 @@ static bool send_body(struct amqp *amqp, unsigned channel, const char *body, siz
         amqp_frame_t frame = {.frame_type = AMQP_FRAME_BODY, .channel = (amqp_channel_t)channel};
         /* NOLINTNEXTLINE(performance-no-int-to-ptr): the library's bytes are not const, and are only read */
         frame.payload.body_fragment = (amqp_bytes_t){.len = part, .bytes = (void *)(uintptr_t)body};
-        if (!wire_send(amqp, &frame, part + FRAME_OVERHEAD))
+        if (!wire_send(amqp, &frame))
             return false;
         body += part;
         len -= part;
     }
     return true;
-}
-
-void amqp_cork(struct amqp *amqp, bool corked)
-{
-    const int on = corked;
-    if (wire_is_up(amqp))
-        (void)setsockopt(amqp_get_sockfd(amqp->connection), IPPROTO_TCP, TCP_CORK, &on, sizeof on);
 }
 
 /* Not amqp_basic_publish(): where no input has come for two heartbeats, that first waits for some with no
@@ -362,10 +333,7 @@ bool amqp_publish(struct amqp *amqp, unsigned channel, const struct amqp_publica
         return false;
     }
     amqp_basic_publish_t method = {.routing_key = to_bytes(publication->queue), .mandatory = true};
-    amqp_frame_t frame = {.frame_type = AMQP_FRAME_METHOD, .channel = (amqp_channel_t)channel};
-    frame.payload.method.id = AMQP_BASIC_PUBLISH_METHOD;
-    frame.payload.method.decoded = &method;
-    if (!wire_send(amqp, &frame, FRAME_OVERHEAD + 16 + strlen(publication->queue)) ||
+    if (!wire_send_method(amqp, channel, AMQP_BASIC_PUBLISH_METHOD, &method) ||
         !send_header(amqp, channel, publication) ||
         !send_body(amqp, channel, publication->body, publication->body_len))
         return false;

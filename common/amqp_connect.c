@@ -234,6 +234,7 @@ bool wire_open(struct amqp *amqp, const struct amqp_url *url)
         abort();
     struct timeval timeout = milliseconds(LOGIN_MS);
     (void)amqp_set_handshake_timeout(amqp->connection, &timeout);
+    amqp->encrypted = url->tls;
     if (!(url->tls ? open_tls(amqp, url) : open_plain(amqp, url)))
         return false;
 

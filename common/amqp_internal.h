@@ -2,7 +2,8 @@
  *
  *     amqp.c           the object, the loop, the tries
  *     amqp_connect.c   socket, TLS, login
- *     amqp_wire.c      frames in and out, replies, the end of a connection
+ *     amqp_wire.c      frames in, replies, the end of a connection
+ *     amqp_send.c      frames out
  *     amqp_dispatch.c  frames put together to messages, handlers called
  *     amqp_channel.c   the operations on channels
  *     amqp_url.c       the list of URLs
@@ -56,6 +57,14 @@ struct channel {
     struct assembly *assembly; /* the message whose frames are coming in, NULL between messages */
 };
 
+/* Whole frames on their way out. */
+struct wire_out {
+    char *bytes; /* NULL before the first */
+    size_t len;
+    size_t most; /* goes out when it is reached; 0: not known yet for this connection */
+    bool corked;
+};
+
 struct amqp {
     struct amqp_urls urls;
     char *ca_file, *cert_file, *key_file, *connection_name;
@@ -81,7 +90,8 @@ struct amqp {
     bool logged_in, lost, blocked;
     bool woken;      /* a turn of the loop is due at once */
     int64_t tick_ms; /* until the next turn, at most AMQP_TICK_MS */
-    size_t room;     /* bytes that the socket takes without waiting, as far as we know */
+    bool encrypted;  /* TLS */
+    struct wire_out out;
     char reason[AMQP_REASON_SIZE];
     struct channel *channels; /* [0] is not used, [channel_count + 1] is the scratch channel */
 
@@ -103,9 +113,6 @@ bool wire_login(struct amqp *amqp, const struct amqp_url *url);
 
 /* ---- amqp_wire.c ---- */
 
-/* No frame of ours is larger: bodies are cut to fit. */
-enum { WIRE_FRAME_MAX = 8192 };
-
 /* Takes the connection down: with a connection.close and up to 2 s for its answer when `politely`, else at
  * once. */
 void wire_close(struct amqp *amqp, bool politely);
@@ -125,6 +132,8 @@ bool wire_next(struct amqp *amqp, amqp_frame_t *ret_frame);
 bool wire_has_frames(struct amqp *amqp);
 /* Recycles the channel's memory in the library; nothing of its frames may be used after. */
 void wire_release(struct amqp *amqp, unsigned channel);
+/* Reads what is here, to be handled later. */
+void wire_keep_coming(struct amqp *amqp);
 /* Forgets the kept frames of a channel. */
 void wire_forget(struct amqp *amqp, unsigned channel);
 
@@ -133,14 +142,25 @@ amqp_table_entry_t text_entry(const char *name, const char *value);
 amqp_table_entry_t true_entry(const char *name);
 amqp_table_entry_t table_entry(const char *name, amqp_table_t table);
 
-/* `max_bytes`: what the frame takes at most, all told; 0 = unknown, at most WIRE_FRAME_MAX. */
-bool wire_send(struct amqp *amqp, const amqp_frame_t *frame, size_t max_bytes);
-bool wire_send_method(struct amqp *amqp, unsigned channel, amqp_method_number_t id, void *decoded);
-bool wire_send_close_ok(struct amqp *amqp, unsigned channel);
 /* Waits for the method `expected` or a channel.close on the channel (ret_reply->id tells which; its content
  * lasts until the next wire_release) and keeps every other frame. False when the connection is lost or
  * stopping. */
 bool wire_await(struct amqp *amqp, unsigned channel, amqp_method_number_t expected, amqp_method_t *ret_reply);
+
+/* ---- amqp_send.c ---- */
+
+/* No body frame of ours is larger: bodies are cut to fit. */
+enum { WIRE_FRAME_MAX = 8192 };
+
+/* Sends with the others of this turn, by the next wire_flush() at the latest. What waits for an answer and
+ * what ends the connection flush by themselves. */
+bool wire_send(struct amqp *amqp, const amqp_frame_t *frame);
+bool wire_send_method(struct amqp *amqp, unsigned channel, amqp_method_number_t id, void *decoded);
+bool wire_send_close_ok(struct amqp *amqp, unsigned channel);
+/* Gives what was gathered to the socket, all of it; waits SEND_MS for room, then the connection is lost. */
+bool wire_flush(struct amqp *amqp);
+/* The connection is no more. */
+void wire_forget_out(struct amqp *amqp);
 
 /* ---- amqp_dispatch.c ---- */
 

@@ -12,7 +12,6 @@
 
 enum {
     REPLY_MS = 10000,
-    SEND_MS = 10000,
     CLOSE_MS = 2000,
     KEPT_MAX = 1 << 16, /* far above what prefetch 1 on every channel and a full round of replies can bring */
 };
@@ -208,72 +207,17 @@ amqp_table_entry_t table_entry(const char *name, amqp_table_t table)
     return entry;
 }
 
-/* The library would wait for room by itself, but with no end: with its send deadline fixed at "never" it
- * waits until two heartbeats have passed unread, and then for input (its issues 519 and 780). So nothing is
- * given to it before poll() has said that a third of the send buffer is free, which holds any frame of ours
- * (amqp_publish cuts bodies small). Meanwhile input is read and kept: a broker that waits for us to read
- * would never read itself. */
-static bool poll_for_room(struct amqp *amqp)
+void wire_keep_coming(struct amqp *amqp)
 {
-    const short done = POLLOUT | POLLERR | POLLHUP;
-    if (!wire_is_up(amqp))
-        return false;
-    if (wire_wait(amqp, amqp_get_sockfd(amqp->connection), POLLOUT, 0) & done)
-        return true;
-    int64_t deadline = clock_mono_ms() + SEND_MS;
-    for (;;) {
-        amqp_frame_t frame;
-        while (read_frame(amqp, &frame))
-            keep_frame(amqp, &frame);
-        int64_t left_ms = deadline - clock_mono_ms();
-        if (left_ms <= 0 || is_stopping(amqp))
-            wire_fail(amqp, "RabbitMQ ne lit plus ce qui lui est envoyé");
-        if (!wire_is_up(amqp))
-            return false;
-        if (wire_wait(amqp, amqp_get_sockfd(amqp->connection), POLLIN | POLLOUT, left_ms) & done)
-            return true;
-    }
-}
-
-/* What poll() has found is used up before it is asked again: a third of the smallest send buffer holds
- * WIRE_FRAME_MAX, and nobody else writes. */
-static bool wait_for_room(struct amqp *amqp, size_t bytes)
-{
-    if (bytes > amqp->room) {
-        amqp->room = 0;
-        if (!poll_for_room(amqp))
-            return false;
-        amqp->room = bytes < WIRE_FRAME_MAX ? WIRE_FRAME_MAX : bytes;
-    }
-    amqp->room -= bytes;
-    return wire_is_up(amqp);
-}
-
-bool wire_send(struct amqp *amqp, const amqp_frame_t *frame, size_t max_bytes)
-{
-    if (!wait_for_room(amqp, max_bytes ? max_bytes : WIRE_FRAME_MAX))
-        return false;
-    int status = amqp_send_frame(amqp->connection, frame);
-    if (status != AMQP_STATUS_OK)
-        wire_fail_status(amqp, status);
-    return status == AMQP_STATUS_OK;
-}
-
-bool wire_send_method(struct amqp *amqp, unsigned channel, amqp_method_number_t id, void *decoded)
-{
-    amqp_frame_t frame = {.frame_type = AMQP_FRAME_METHOD, .channel = (amqp_channel_t)channel};
-    frame.payload.method.id = id;
-    frame.payload.method.decoded = decoded;
-    return wire_send(amqp, &frame, 0);
-}
-
-bool wire_send_close_ok(struct amqp *amqp, unsigned channel)
-{
-    return wire_send_method(amqp, channel, AMQP_CHANNEL_CLOSE_OK_METHOD, &(amqp_channel_close_ok_t){0});
+    amqp_frame_t frame;
+    while (read_frame(amqp, &frame))
+        keep_frame(amqp, &frame);
 }
 
 bool wire_await(struct amqp *amqp, unsigned channel, amqp_method_number_t expected, amqp_method_t *ret_reply)
 {
+    if (!wire_flush(amqp))
+        return false;
     int64_t deadline = clock_mono_ms() + REPLY_MS;
     for (;;) {
         amqp_frame_t frame;
@@ -299,7 +243,7 @@ static void say_goodbye(struct amqp *amqp)
     amqp_connection_close_t close = {.reply_code = AMQP_REPLY_SUCCESS,
                                      .reply_text = amqp_cstring_bytes("bye")};
     int64_t deadline = clock_mono_ms() + CLOSE_MS;
-    if (!(wire_wait(amqp, amqp_get_sockfd(amqp->connection), POLLOUT, CLOSE_MS) & POLLOUT) ||
+    if (!wire_flush(amqp) || !(wire_wait(amqp, amqp_get_sockfd(amqp->connection), POLLOUT, CLOSE_MS) & POLLOUT) ||
         amqp_send_method(amqp->connection, 0, AMQP_CONNECTION_CLOSE_METHOD, &close) != AMQP_STATUS_OK)
         return;
     while (wire_is_up(amqp)) {
@@ -328,7 +272,7 @@ void wire_close(struct amqp *amqp, bool politely)
         (void)amqp_destroy_connection(amqp->connection);
     amqp->connection = NULL;
     amqp->logged_in = false;
-    amqp->room = 0;
+    wire_forget_out(amqp);
     amqp->blocked = false;
     amqp->lost = false;
 }

@@ -411,11 +411,9 @@ static void on_tick(struct amqp *amqp, void *arg)
     }
     bool changed = atomic_exchange(&relay->outbox_changed, false);
     if (changed || relay->delayed_count) {
-        amqp_cork(amqp, true);
         publish_delayed(relay, now_ms);
         if (changed)
             publish_unsent(relay);
-        amqp_cork(amqp, false);
     }
     publish_again(relay, now_ms);
     if (relay->again_look_ms > now_ms)
