@@ -90,7 +90,8 @@ enum status amqp_new(struct amqp **ret_amqp, const struct amqp_config *config,
     amqp->key_file = copy_or_empty(config->key_file);
     amqp->connection_name = copy_or_empty(config->connection_name);
     amqp->heartbeat_s = config->heartbeat_s;
-    amqp->channel_count = config->channels;
+    amqp->channels_max = amqp->channel_count = config->channels;
+    amqp->channels_least = config->channels_least ? config->channels_least : config->channels;
     amqp->channels = mem_new((config->channels + 2) * sizeof *amqp->channels);
     amqp->handlers = handlers;
     amqp->arg = arg;

@@ -35,6 +35,7 @@ struct amqp_config {
     unsigned heartbeat_s;        /* 1..3600; the broker may lower it */
     unsigned channels;           /* the channels used are 1..channels, at most AMQP_CHANNELS_MAX; over 16
                                     they get small frames, to save memory */
+    unsigned channels_least;     /* what a broker that opens fewer must open at least; 0 = all of them */
     const char *connection_name; /* shown in the management UI */
 };
 
@@ -130,6 +131,9 @@ uint64_t amqp_epoch(const struct amqp *amqp);
  * a channel that is not open (the broker has closed it) ack, nack, cancel and close do nothing and return
  * true, since the delivery or consumer is gone anyway; consume, confirm_select and publish return false. */
 
+/* How many there are on this connection: what the broker opens, at most amqp_config.channels. */
+unsigned amqp_channels(const struct amqp *amqp);
+
 /* Opens it; does nothing when it is open. */
 bool amqp_channel_open(struct amqp *amqp, unsigned channel);
 /* Closes a channel on purpose: its unacked deliveries go back to the queue, and what was still on its way to
@@ -157,6 +161,9 @@ bool amqp_confirm_select(struct amqp *amqp, unsigned channel);
 bool amqp_consume(struct amqp *amqp, unsigned channel, const char *queue, uint16_t prefetch);
 /* Ends the consumer; deliveries that were on their way still come, and may be acked. */
 bool amqp_cancel(struct amqp *amqp, unsigned channel);
+/* Whether deliveries may still come: the channel has a consumer, or one whose end the broker has not confirmed
+ * yet. */
+bool amqp_may_deliver(const struct amqp *amqp, unsigned channel);
 /* A tag is good on the channel and in the epoch it came with only: the same number on another one is another
  * message. */
 bool amqp_ack(struct amqp *amqp, unsigned channel, uint64_t tag);

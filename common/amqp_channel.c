@@ -45,6 +45,11 @@ static bool open_channel(struct amqp *amqp, unsigned number)
     return wire_send_method(amqp, number, AMQP_CHANNEL_OPEN_METHOD, &(amqp_channel_open_t){0});
 }
 
+unsigned amqp_channels(const struct amqp *amqp)
+{
+    return amqp->channel_count;
+}
+
 bool amqp_channel_open(struct amqp *amqp, unsigned channel)
 {
     if (channel < 1 || channel > amqp->channel_count) {
@@ -199,7 +204,14 @@ bool amqp_cancel(struct amqp *amqp, unsigned channel)
         return wire_is_up(amqp);
     unsigned consumer = found->consumer;
     found->consumer = 0;
+    found->cancelling = true;
     return !found->consumer_started || send_cancel(amqp, channel, consumer);
+}
+
+bool amqp_may_deliver(const struct amqp *amqp, unsigned channel)
+{
+    const struct channel *asked = &amqp->channels[channel];
+    return asked->open && (asked->consumer || asked->cancelling);
 }
 
 void consumer_has_started(struct amqp *amqp, unsigned channel, amqp_bytes_t tag)

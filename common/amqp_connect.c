@@ -204,8 +204,8 @@ static amqp_rpc_reply_t login(struct amqp *amqp, const struct amqp_url *url)
         table_entry("capabilities", (amqp_table_t){.num_entries = 2, .entries = capabilities}),
     };
     amqp_table_t properties = {.num_entries = 3, .entries = entries};
-    int frame_max = amqp->channel_count > MANY_CHANNELS ? FRAME_MAX_MANY : FRAME_MAX_FEW;
-    return amqp_login_with_properties(amqp->connection, url->vhost, (int)amqp->channel_count + 1, frame_max,
+    int frame_max = amqp->channels_max > MANY_CHANNELS ? FRAME_MAX_MANY : FRAME_MAX_FEW;
+    return amqp_login_with_properties(amqp->connection, url->vhost, (int)amqp->channels_max + 1, frame_max,
                                       (int)amqp->heartbeat_s, &properties, AMQP_SASL_METHOD_PLAIN, url->user,
                                       url->password);
 }
@@ -218,11 +218,13 @@ bool wire_login(struct amqp *amqp, const struct amqp_url *url)
         return false;
     }
     int channel_max = amqp_get_channel_max(amqp->connection);
-    if (channel_max != 0 && (unsigned)channel_max < amqp->channel_count + 1) {
+    if (channel_max != 0 && (unsigned)channel_max < amqp->channels_least + 1) {
         wire_fail(amqp, "RabbitMQ n'ouvre que %d canaux, il en faut %u", channel_max,
-                  amqp->channel_count + 1);
+                  amqp->channels_least + 1);
         return false;
     }
+    bool fewer = channel_max != 0 && (unsigned)channel_max < amqp->channels_max + 1;
+    amqp->channel_count = fewer ? (unsigned)channel_max - 1 : amqp->channels_max;
     amqp->logged_in = true;
     return true;
 }

@@ -250,6 +250,9 @@ static void on_channel_method(struct amqp *amqp, unsigned channel, const amqp_me
         consumer_has_started(amqp, channel, ok->consumer_tag);
         break;
     }
+    case AMQP_BASIC_CANCEL_OK_METHOD:
+        amqp->channels[channel].cancelling = false;
+        break;
     case AMQP_BASIC_CANCEL_METHOD:
         on_cancel(amqp, channel, method->decoded);
         break;

@@ -54,6 +54,7 @@ struct channel {
     unsigned consumer;         /* number of the consumer, 0 = none; part of its tag */
     unsigned consumer_count;   /* numbers given so far */
     bool consumer_started;     /* its basic.consume-ok has come */
+    bool cancelling;           /* basic.cancel was sent, or waits for the consume-ok; no cancel-ok yet */
     struct assembly *assembly; /* the message whose frames are coming in, NULL between messages */
 };
 
@@ -69,7 +70,7 @@ struct amqp {
     struct amqp_urls urls;
     char *ca_file, *cert_file, *key_file, *connection_name;
     unsigned heartbeat_s;
-    unsigned channel_count; /* the owner's channels are 1..channel_count, the scratch channel comes next */
+    unsigned channels_max, channels_least; /* as configured */
     const struct amqp_handlers *handlers;
     void *arg;
 
@@ -93,7 +94,8 @@ struct amqp {
     bool encrypted;  /* TLS */
     struct wire_out out;
     char reason[AMQP_REASON_SIZE];
-    struct channel *channels; /* [0] is not used, [channel_count + 1] is the scratch channel */
+    unsigned channel_count;   /* the owner's channels are 1..channel_count, the scratch channel comes next */
+    struct channel *channels; /* [0] is not used, [channel_count + 1] is the scratch channel; channels_max + 2 */
 
     /* Frames that were read while a reply or room in the socket was waited for: their payloads are in the
      * library's pools, so no pool is released before the last of them was handled. */

@@ -263,7 +263,7 @@ static void say_goodbye(struct amqp *amqp)
 
 void wire_close(struct amqp *amqp, bool politely)
 {
-    for (unsigned i = 0; i <= amqp->channel_count + 1; i++)
+    for (unsigned i = 0; i <= amqp->channels_max + 1; i++)
         channel_reset(&amqp->channels[i]);
     drop_kept(amqp);
     if (politely && wire_is_up(amqp))
