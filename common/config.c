@@ -163,6 +163,11 @@ static void check_value(const struct setting *setting, const char *value, struct
         buf_format(problems, "%s: %s\n", setting->name, err.text);
 }
 
+struct config *config_load_again(const struct config *config, struct buf *problems)
+{
+    return config_load(config->settings, config->count, problems);
+}
+
 struct config *config_load(const struct setting *settings, size_t count, struct buf *problems)
 {
     struct config *config = mem_new(sizeof *config);
@@ -218,6 +223,41 @@ void config_print(const struct config *config, struct buf *out)
     }
 }
 
+static void print_shown(struct buf *out, const char *value)
+{
+    if (*value)
+        print_text(out, value);
+    else
+        buf_text(out, "vide");
+}
+
+static void put_change(struct buf *out, const struct setting *setting, const char *from, const char *to)
+{
+    buf_format(out, "%s%s", out->len ? ", " : "", setting->name);
+    if (setting->secret)
+        return;
+    buf_text(out, " (");
+    print_shown(out, from);
+    buf_text(out, " → ");
+    print_shown(out, to);
+    buf_char(out, ')');
+}
+
+void config_take_live(struct config *config, struct config *wanted, struct buf *taken, struct buf *restart)
+{
+    for (size_t i = 0; i < config->count; i++) {
+        const struct setting *setting = &config->settings[i];
+        char *from = config->values[i], *to = wanted->values[i];
+        if (strcmp(from, to) == 0)
+            continue;
+        put_change(setting->live ? taken : restart, setting, from, to);
+        if (setting->live) {
+            config->values[i] = to;
+            wanted->values[i] = from;
+        }
+    }
+}
+
 void config_free(struct config *config)
 {
     if (!config)
@@ -259,6 +299,8 @@ void config_describe(const struct setting *settings, size_t count, struct buf *o
             buf_format(out, "  %-26s   one of: %s\n", "", s->choices);
         if (s->secret)
             buf_format(out, "  %-26s   or %s_FILE, a file that holds it\n", "", s->name);
+        if (s->live)
+            buf_format(out, "  %-26s   live: read again on SIGHUP\n", "");
     }
 }
 
@@ -275,7 +317,7 @@ enum status config_check_http_url(const char *value, struct err *err)
     size_t scheme = strncmp(value, "http://", 7) == 0 ? 7 : strncmp(value, "https://", 8) == 0 ? 8 : 0;
     const char *host = value + scheme;
     if (!scheme || !*host || strchr("/?#:", *host))
-        return err_set(err, STATUS_INVALID, "'%s' is not an http:// or https:// URL with a host", value);
+        return err_set(err, STATUS_INVALID, "is not an http:// or https:// URL with a host");
     for (const char *c = value; *c; c++)
         if ((unsigned char)*c <= ' ' || *c == 0x7F)
             return err_set(err, STATUS_INVALID, "holds a space or a control character");

@@ -28,28 +28,35 @@ static const char *const level_names[] = {"debug", "info", "warn", "error"};
 
 static struct {
     const char *service;
-    bool json, colour;
-    enum log_level level;
+    atomic_bool json, colour;
+    atomic_uint level; /* enum log_level */
 } logger = {.service = "", .level = LOG_INFO};
 
 void log_init(const char *service, const char *format, const char *level)
 {
     logger.service = service;
-    logger.json = strcmp(format, "json") == 0;
-    logger.colour = !logger.json && isatty(STDOUT_FILENO) && !getenv("NO_COLOR");
-    for (size_t i = 0; i < sizeof level_names / sizeof *level_names; i++)
+    log_change(format, level);
+}
+
+void log_change(const char *format, const char *level)
+{
+    bool json = strcmp(format, "json") == 0;
+    atomic_store_explicit(&logger.json, json, memory_order_relaxed);
+    atomic_store_explicit(&logger.colour, !json && isatty(STDOUT_FILENO) && !getenv("NO_COLOR"),
+                          memory_order_relaxed);
+    for (unsigned i = 0; i < sizeof level_names / sizeof *level_names; i++)
         if (strcmp(level, level_names[i]) == 0)
-            logger.level = (enum log_level)i;
+            atomic_store_explicit(&logger.level, i, memory_order_relaxed);
 }
 
 bool log_is_json(void)
 {
-    return logger.json;
+    return atomic_load_explicit(&logger.json, memory_order_relaxed);
 }
 
 bool log_enabled(enum log_level level)
 {
-    return level >= logger.level;
+    return level >= atomic_load_explicit(&logger.level, memory_order_relaxed);
 }
 
 static size_t count_line_ends(const char *text)
@@ -97,7 +104,7 @@ static void put_message(struct buf *out, const char *format, va_list args)
 static void put_pretty(struct buf *out, enum log_level level, const char *message)
 {
     static const char *const colours[] = {"\033[2m", "", "\033[33m", "\033[31m"};
-    bool coloured = logger.colour && colours[level][0];
+    bool coloured = atomic_load_explicit(&logger.colour, memory_order_relaxed) && colours[level][0];
     if (coloured)
         buf_text(out, colours[level]);
     buf_text(out, message);
@@ -144,7 +151,7 @@ void log_event(enum log_level level, const char *event, const struct log_field *
 
     CLEANUP(buf_done) struct buf line;
     buf_init(&line, LINE_MAX_BYTES);
-    if (logger.json)
+    if (log_is_json())
         put_json(&line, level, event, fields, buf_get(&message));
     else
         put_pretty(&line, level, buf_get(&message));

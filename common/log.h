@@ -34,6 +34,8 @@ struct log_field {
 
 /* Before threads start. `service` is borrowed for good. Unknown names: pretty, info. */
 void log_init(const char *service, const char *format, const char *level);
+/* Any thread, any time: other names of the same from here on. */
+void log_change(const char *format, const char *level);
 
 bool log_enabled(enum log_level level);
 bool log_is_json(void);

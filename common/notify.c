@@ -42,6 +42,16 @@ void notify_ready(void)
     send_text("READY=1\n");
 }
 
+void notify_reloading(void)
+{
+    char text[80];
+    struct timespec now = {0};
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    (void)snprintf(text, sizeof text, "RELOADING=1\nMONOTONIC_USEC=%lld\n",
+                   (long long)now.tv_sec * 1000000 + now.tv_nsec / 1000);
+    send_text(text);
+}
+
 void notify_stopping(int limit_ms)
 {
     char text[80];

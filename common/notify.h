@@ -9,6 +9,10 @@
 /* "READY=1" */
 void notify_ready(void);
 
+/* "RELOADING=1" with its time: the settings are being read anew; notify_ready() says that it is done
+ * (sd_notify(3); systemd before 253 does without the time). */
+void notify_reloading(void);
+
 /* "STOPPING=1", and how long the stop may take, so that it is not cut off at the manager's own limit. */
 void notify_stopping(int limit_ms);
 

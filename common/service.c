@@ -19,6 +19,7 @@
 #include "metrics.h"
 #include "notify.h"
 #include "proxies.h"
+#include "reload.h"
 #include "tokens.h"
 
 #define OPTIONS                                                                                              \
@@ -76,16 +77,16 @@ static const struct setting shared_settings[] = {
                  .empty_counts = true),
     TEXT_SETTING("API_TOKENS_FILE", "",
                  "who may use the API, a line each: name read|write sha256:hex;"
-                 " none: everybody. Read again on SIGHUP"),
+                 " none: everybody. Its content is read again on SIGHUP"),
     CHOICE_SETTING("METRICS_OPEN", "yes", "yes no", "whether /metrics needs no token where the API does"),
     TEXT_SETTING("TRUSTED_PROXIES", "",
                  "addresses and ranges by comma whose X-Forwarded-For is believed, for the log",
                  .check = proxies_check),
     NUMBER_SETTING("SHUTDOWN_GRACE_MS", "10000", 0, 3600000,
-                   "what work in progress gets to finish on SIGTERM, ms"),
+                   "what work in progress gets to finish on SIGTERM, ms", .live = true),
     NUMBER_SETTING("HTTP_THREADS", "", 1, 64, "threads that serve HTTP; none: one a core, at most 8"),
-    CHOICE_SETTING("LOG_FORMAT", "pretty", "pretty json", "lines for people or for machines"),
-    CHOICE_SETTING("LOG_LEVEL", "info", "debug info warn error", "least level that is logged"),
+    CHOICE_SETTING("LOG_FORMAT", "pretty", "pretty json", "lines for people or for machines", .live = true),
+    CHOICE_SETTING("LOG_LEVEL", "info", "debug info warn error", "least level that is logged", .live = true),
     SECRET_SETTING("DATABASE_URL", "", "not in this version: SQLite only", .check = not_built_in),
     CHOICE_SETTING("CORE_DUMPS", "no", "yes no",
                    "whether a crash may leave a core file, which holds passwords; yes also opens /proc/PID to"
@@ -131,7 +132,8 @@ static int print_help(const struct service_program *program, const struct settin
         "  --backup FILE   copies the database, a running daemon's too, to FILE, which is replaced once\n"
         "                  the copy is whole, checked and on the disk; exit status 0 or 1\n\n"
         "Settings, from the environment or from KEY=VALUE lines in the file that CONFIG_FILE names\n"
-        "(the environment wins); defaults in brackets:\n",
+        "(the environment wins); defaults in brackets. SIGHUP reads them again: what is live counts at once,\n"
+        "the rest is named in the log as needing a restart.\n",
         program->name, PROJECT_VERSION, program->summary, program->name);
     config_describe(settings, count, &text);
     (void)fputs(buf_get(&text), stdout);
@@ -188,26 +190,52 @@ static void forbid_core_dumps(void)
     (void)prctl(PR_SET_DUMPABLE, 0);
 }
 
-static void reload(void)
+/* What concerns more than one setting, or a file's content. */
+static void check(const struct service_program *program, const struct config *config,
+                  struct tokens **ret_tokens, struct buf *problems)
 {
-    if (!tokens) {
-        log_event(LOG_INFO, "service.reload", NULL, "🔄 SIGHUP : aucun fichier à relire");
-        return;
-    }
-    CLEANUP(buf_done) struct buf problems;
-    buf_init(&problems, 64 * 1024);
-    if (tokens_reload(tokens, &problems) == STATUS_OK) {
-        log_event(LOG_INFO, "tokens.reloaded", LOG_FIELDS(LOG_NUMBER("tokens", tokens_count(tokens))),
-                  "🔄 SIGHUP : %u jetons relus", tokens_count(tokens));
-        return;
-    }
-    CLEANUP(free_text) char *first = buf_take(&problems);
-    first[strcspn(first, "\n")] = '\0';
-    log_event(LOG_ERROR, "tokens.refused", LOG_FIELDS(LOG_TEXT("reason", first)),
-              "❌ SIGHUP : jetons non relus, les anciens restent valables: %s", first);
+    const char *tokens_path = config_text(config, "API_TOKENS_FILE");
+    if (*tokens_path)
+        (void)tokens_open(ret_tokens, tokens_path, problems);
+    if (!*config_text(config, "RABBITMQ_CERT_FILE") != !*config_text(config, "RABBITMQ_KEY_FILE"))
+        buf_text(problems, "RABBITMQ_CERT_FILE, RABBITMQ_KEY_FILE: one without the other\n");
+    if (program->check && problems->len == 0)
+        program->check(config, problems);
 }
 
-static int run(const struct service_program *program, const struct config *config)
+/* For struct reload. */
+struct running {
+    const struct service_program *program;
+    void *service;
+};
+
+static void check_again(void *owner, const struct config *config, struct tokens **ret_tokens,
+                        struct buf *problems)
+{
+    const struct running *running = owner;
+    check(running->program, config, ret_tokens, problems);
+}
+
+static void changed(void *owner, const struct config *config)
+{
+    const struct running *running = owner;
+    running->program->changed(running->service, config);
+}
+
+/* Until a signal to stop. */
+static void serve(struct running *running, struct config *config, const sigset_t *signals)
+{
+    struct reload reload = {
+        .config = config, .tokens = tokens, .owner = running, .check = check_again, .changed = changed};
+    notify_ready();
+    while (notify_wait(signals) == SIGHUP) {
+        notify_reloading();
+        reload_run(&reload);
+        notify_ready();
+    }
+}
+
+static int run(const struct service_program *program, struct config *config)
 {
     if (config_is(config, "CORE_DUMPS", "no"))
         forbid_core_dumps();
@@ -223,28 +251,17 @@ static int run(const struct service_program *program, const struct config *confi
     log_init(config_text(config, "SERVICE_NAME"), config_text(config, "LOG_FORMAT"),
              config_text(config, "LOG_LEVEL"));
 
-    void *service = NULL;
+    struct running running = {.program = program};
     struct err err = {0};
-    if (program->start(config, &service, &err) != STATUS_OK) {
+    if (program->start(config, &running.service, &err) != STATUS_OK) {
         fprintf(stderr, "%s: %s\n", program->name, err.text);
         return EXIT_FAILED;
     }
-    notify_ready();
-    while (notify_wait(&signals) == SIGHUP)
-        reload();
-    notify_stopping((int)config_number(config, "SHUTDOWN_GRACE_MS") + 2 * STOP_MARGIN_MS);
-    stop(program, service, (int)config_number(config, "SHUTDOWN_GRACE_MS"));
+    serve(&running, config, &signals);
+    int grace_ms = (int)config_number(config, "SHUTDOWN_GRACE_MS");
+    notify_stopping(grace_ms + 2 * STOP_MARGIN_MS);
+    stop(program, running.service, grace_ms);
     return atomic_load(&failed) ? EXIT_FAILED : 0;
-}
-
-/* What concerns more than one setting, or a file's content. */
-static void check_shared(const struct config *config, struct buf *problems)
-{
-    const char *tokens_path = config_text(config, "API_TOKENS_FILE");
-    if (*tokens_path)
-        (void)tokens_open(&tokens, tokens_path, problems);
-    if (!*config_text(config, "RABBITMQ_CERT_FILE") != !*config_text(config, "RABBITMQ_KEY_FILE"))
-        buf_text(problems, "RABBITMQ_CERT_FILE, RABBITMQ_KEY_FILE: one without the other\n");
 }
 
 static int print_config(const struct config *config)
@@ -262,9 +279,7 @@ static int main_with_settings(const struct service_program *program, const struc
     CLEANUP(buf_done) struct buf problems;
     buf_init(&problems, 64 * 1024);
     struct config *config = config_load(settings, count, &problems);
-    check_shared(config, &problems);
-    if (program->check && problems.len == 0)
-        program->check(config, &problems);
+    check(program, config, &tokens, &problems);
     int status = 0;
     if (problems.len) {
         (void)fputs(buf_get(&problems), stderr);

@@ -29,12 +29,15 @@ struct service_program {
     void (*care)(struct db_care *ret_care);
     /* Opens everything; on error nothing stays open. `config` outlives the service. */
     enum status (*start)(const struct config *config, void **ret_service, struct err *err);
+    /* The live settings of `config` may have changed; what is under way ends as it began. The main thread. */
+    void (*changed)(void *service, const struct config *config);
     /* Ends it: finishes what is under way within `grace_ms`, deregisters, closes, frees. */
     void (*stop)(void *service, int grace_ms);
 };
 
-/* Everything a main() does: command line, settings, start, wait for SIGTERM or SIGINT, stop. Returns the exit
- * status: 0 clean, 1 could not start or had to end, 2 bad settings or arguments. */
+/* Everything a main() does: command line, settings, start, wait for SIGTERM or SIGINT, stop; meanwhile SIGHUP
+ * reads the settings anew (reload.h). Returns the exit status: 0 clean, 1 could not start or had to end, 2 bad
+ * settings or arguments. */
 int service_main(int argc, char **argv, const struct service_program *program);
 
 /* Ends the process with exit status 1 after one line; any thread, returns at once. For db_config.fatal. */

@@ -145,17 +145,23 @@ void tokens_close(struct tokens *tokens)
     free(tokens);
 }
 
-enum status tokens_reload(struct tokens *tokens, struct buf *problems)
+static bool same_lists(const struct list *a, const struct list *b)
 {
-    struct list *list = read_list(tokens->path, problems);
-    if (!list)
-        return STATUS_INVALID;
+    bool same = a->count == b->count;
+    for (unsigned i = 0; same && i < a->count; i++)
+        same = strcmp(a->items[i].name, b->items[i].name) == 0 && a->items[i].role == b->items[i].role &&
+               memcmp(a->items[i].hash, b->items[i].hash, HASH_BYTES) == 0;
+    return same;
+}
+
+bool tokens_take(struct tokens *tokens, struct tokens *fresh)
+{
     pthread_rwlock_wrlock(&tokens->lock);
     struct list *old = tokens->list;
-    tokens->list = list;
+    tokens->list = fresh->list;
     pthread_rwlock_unlock(&tokens->lock);
-    free(old);
-    return STATUS_OK;
+    fresh->list = old;
+    return !same_lists(tokens->list, old);
 }
 
 unsigned tokens_count(struct tokens *tokens)

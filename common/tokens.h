@@ -9,6 +9,8 @@
 #ifndef COMMON_TOKENS_H
 #define COMMON_TOKENS_H
 
+#include <stdbool.h>
+
 #include "buf.h"
 #include "status.h"
 
@@ -23,8 +25,9 @@ enum token_role { TOKEN_READ, TOKEN_WRITE }; /* write may read, too */
 enum status tokens_open(struct tokens **ret_tokens, const char *path, struct buf *problems);
 void tokens_close(struct tokens *tokens); /* NULL is fine */
 
-/* Reads the file again. When something is wrong with it, all of what was known stays. */
-enum status tokens_reload(struct tokens *tokens, struct buf *problems);
+/* The file was read anew: from here on `tokens` knows what `fresh` did, which is to be closed. Whether that is
+ * anything else than before. */
+bool tokens_take(struct tokens *tokens, struct tokens *fresh);
 
 unsigned tokens_count(struct tokens *tokens);
 

@@ -7,6 +7,16 @@
 #include "routes.h"
 #include "service.h"
 
+static struct generator_settings generator_settings(const struct config *config)
+{
+    return (struct generator_settings){
+        .url = mem_text(config_text(config, "LAGMASTER_URL")),
+        .timeout_ms = config_number(config, "LAGMASTER_TIMEOUT_MS"),
+        .max_attempts = (int)config_number(config, "LAGMASTER_MAX_ATTEMPTS"),
+        .retry_delay_ms = config_number(config, "LAGMASTER_RETRY_DELAY_MS"),
+    };
+}
+
 static void new_linker(struct playlists *playlists, const struct config *config)
 {
     struct linker_config linker = {
@@ -38,17 +48,53 @@ static enum status new_worker(struct playlists *playlists, const struct config *
         .store = playlists->store,
         .linker = playlists->linker,
         .generator = {.client = playlists->client,
-                      .url = config_text(config, "LAGMASTER_URL"),
                       .ca_file = config_text(config, "LAGMASTER_CA_FILE"),
-                      .timeout_ms = config_number(config, "LAGMASTER_TIMEOUT_MS"),
-                      .max_attempts = (int)config_number(config, "LAGMASTER_MAX_ATTEMPTS"),
-                      .retry_delay_ms = config_number(config, "LAGMASTER_RETRY_DELAY_MS")},
+                      .settings = generator_settings(config)},
     };
-    service_amqp_config(config, playlists->name, worker.workers + 2, &worker.amqp, &urls);
+    service_amqp_config(config, playlists->name, WORKER_CHANNELS, &worker.amqp, &urls);
     enum status status = worker_new(&playlists->worker, &worker, &playlists->means, err);
     free(urls);
     return status;
 }
+
+/* ---- settings that change while it runs ---- */
+
+static void forget(struct handover *handover)
+{
+    free(handover->generator.url);
+    free(handover->token);
+    handover->generator.url = handover->token = NULL;
+}
+
+/* The loop's thread. */
+static void take_over(struct http_task *task)
+{
+    struct playlists *playlists = OWNER(task, struct playlists, handover.task);
+    struct handover *handover = &playlists->handover;
+    pthread_mutex_lock(&handover->mutex);
+    generator_change(&playlists->means.generator, &handover->generator);
+    linker_change_token(playlists->linker, handover->token);
+    forget(handover);
+    handover->posted = false;
+    pthread_mutex_unlock(&handover->mutex);
+}
+
+void daemon_changed(void *service, const struct config *config)
+{
+    struct playlists *playlists = service;
+    struct handover *handover = &playlists->handover;
+    pthread_mutex_lock(&handover->mutex);
+    forget(handover);
+    handover->generator = generator_settings(config);
+    handover->token = mem_text(config_text(config, "SOIREES_TOKEN"));
+    if (!handover->posted)
+        http_client_post(playlists->client, &handover->task);
+    handover->posted = true;
+    pthread_mutex_unlock(&handover->mutex);
+    worker_resize(playlists->worker, (unsigned)config_number(config, "PLAYLIST_WORKERS"));
+}
+
+/* ---- life ---- */
 
 /* Everything that a request may touch is there before the port opens; nothing reaches out before it did. */
 static enum status open_all(struct playlists *playlists, const struct config *config, struct err *err)
@@ -80,6 +126,8 @@ enum status daemon_start(const struct config *config, void **ret_service, struct
     struct playlists *playlists = mem_new(sizeof *playlists);
     playlists->name = config_text(config, "SERVICE_NAME");
     since_set(&playlists->draining, false);
+    pthread_mutex_init(&playlists->handover.mutex, NULL);
+    playlists->handover.task.run = take_over;
     enum status status = open_all(playlists, config, err);
     if (status != STATUS_OK) {
         daemon_stop(playlists, 0);
@@ -109,5 +157,8 @@ void daemon_stop(void *service, int grace_ms)
     linker_free(playlists->linker);
     consul_free(playlists->consul);
     http_client_free(playlists->client);
+    forget(&playlists->handover);
+    pthread_mutex_destroy(&playlists->handover.mutex);
+    free(playlists->means.generator.settings.url);
     free(playlists);
 }

@@ -136,14 +136,37 @@ void generator_default(const char *style, struct playlist *playlist)
                LOG_TEXT("requestId", (generation)->request_id), LOG_TRACE((generation)->traceparent),        \
                LOG_NUMBER("attempt", (generation)->failures + 1), __VA_ARGS__)
 
+static char *make_url(const char *base, const char *style)
+{
+    CLEANUP(buf_done) struct buf url;
+    buf_init(&url, 16 * 1024);
+    buf_format(&url, "%s%cstyle=", base, strchr(base, '?') ? '&' : '?');
+    http_put_encoded(&url, style);
+    return buf_take(&url);
+}
+
+static void on_reply(struct http_exchange *exchange);
+
 static void try_once(struct generation *generation)
 {
     const struct generator *generator = generation->generator;
     generation->began_ms = clock_mono_ms();
+    free(generation->url);
+    generation->url = make_url(generator->settings.url, generation->style);
+    generation->exchange = (struct http_exchange){
+        .method = "GET",
+        .url = generation->url,
+        .headers = {"Accept: application/json", generation->trace_header},
+        .timeout_ms = generator->settings.timeout_ms,
+        .max_reply_bytes = REPLY_MAX_BYTES,
+        .ca_file = generator->ca_file,
+        .once = true, /* each call is an attempt that counts */
+        .done = on_reply,
+    };
     log_event(generation->failures ? LOG_REPEATED(LOG_INFO) : LOG_INFO, "lagmaster.call",
               FIELDS(generation, LOG_TEXT("style", generation->style)),
               "🎵 Appel API externe (tentative %d/%d) pour style: %s", generation->failures + 1,
-              generator->max_attempts, generation->style);
+              generator->settings.max_attempts, generation->style);
     FAILPOINT("generator.call.before");
     http_client_send(generator->client, &generation->exchange);
     FAILPOINT("generator.call.after");
@@ -172,15 +195,24 @@ static void fail(struct generation *generation, const char *reason)
 
 void generator_go_on(struct generation *generation)
 {
-    const struct generator *generator = generation->generator;
-    if (generation->failures < generator->max_attempts) {
+    struct http_client *client = generation->generator->client;
+    const struct generator_settings *settings = &generation->generator->settings;
+    if (generation->failures < settings->max_attempts) {
         log_event(LOG_REPEATED(LOG_INFO), "lagmaster.wait",
-                  FIELDS(generation, LOG_NUMBER("delayMs", generator->retry_delay_ms)), "⏳ Retry dans %gs...",
-                  (double)generator->retry_delay_ms / 1000);
-        http_client_after(generator->client, &generation->timer, generator->retry_delay_ms);
+                  FIELDS(generation, LOG_NUMBER("delayMs", settings->retry_delay_ms)), "⏳ Retry dans %gs...",
+                  (double)settings->retry_delay_ms / 1000);
+        http_client_after(client, &generation->timer, settings->retry_delay_ms);
     } else {
         fall_back(generation);
     }
+}
+
+static void try_or_fall_back(struct generation *generation)
+{
+    if (generation->failures < generation->generator->settings.max_attempts)
+        try_once(generation);
+    else
+        fall_back(generation);
 }
 
 static void measure(const struct generation *generation, const struct http_exchange *exchange,
@@ -221,38 +253,22 @@ static void on_reply(struct http_exchange *exchange)
 
 static void on_timer(struct http_timer *timer)
 {
-    try_once(OWNER(timer, struct generation, timer));
+    try_or_fall_back(OWNER(timer, struct generation, timer));
 }
 
-static char *make_url(const char *base, const char *style)
+void generator_change(struct generator *generator, struct generator_settings *settings)
 {
-    CLEANUP(buf_done) struct buf url;
-    buf_init(&url, 16 * 1024);
-    buf_format(&url, "%s%cstyle=", base, strchr(base, '?') ? '&' : '?');
-    http_put_encoded(&url, style);
-    return buf_take(&url);
+    struct generator_settings former = generator->settings;
+    generator->settings = *settings;
+    *settings = former;
 }
 
 void generator_start(const struct generator *generator, struct generation *generation)
 {
     generation->generator = generator;
     generation->timer.fire = on_timer;
-    generation->url = make_url(generator->url, generation->style);
     generation->trace_header = mem_format("traceparent: %s", generation->traceparent);
-    generation->exchange = (struct http_exchange){
-        .method = "GET",
-        .url = generation->url,
-        .headers = {"Accept: application/json", generation->trace_header},
-        .timeout_ms = generator->timeout_ms,
-        .max_reply_bytes = REPLY_MAX_BYTES,
-        .ca_file = generator->ca_file,
-        .once = true, /* each call is an attempt that counts */
-        .done = on_reply,
-    };
-    if (generation->failures < generator->max_attempts)
-        try_once(generation);
-    else
-        fall_back(generation);
+    try_or_fall_back(generation);
 }
 
 void generation_done(struct generation *generation)

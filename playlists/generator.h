@@ -8,12 +8,16 @@
 #include "playlist.h"
 #include "status.h"
 
-struct generator {
-    struct http_client *client;
-    const char *url, *ca_file; /* borrowed; "" = the system's CAs */
-    long timeout_ms;           /* of one attempt, in all */
+struct generator_settings {
+    char *url;
+    long timeout_ms; /* of one attempt, in all */
     int max_attempts;
     int64_t retry_delay_ms;
+};
+struct generator {
+    struct http_client *client;
+    const char *ca_file;                /* borrowed; "" = the system's CAs */
+    struct generator_settings settings; /* the loop's thread alone, once it has begun to generate */
 };
 
 /* One request's playlist in the making; embedded in its owner, who keeps it until done(). */
@@ -32,6 +36,10 @@ struct generation {
     char *url, *trace_header;
     int64_t began_ms;
 };
+
+/* Loop's thread: these settings count from the next attempt on, also for what has failed before; a call that is
+ * under way and a wait between two end as they began. `settings` gets the former ones, to be freed. */
+void generator_change(struct generator *generator, struct generator_settings *settings);
 
 /* Loop's thread. Always ends in done(): with lagmaster's playlist, or with the default one when max_attempts
  * have failed. */

@@ -11,9 +11,9 @@
 struct in_progress {
     const struct delivery_means *means;
     struct amqp *amqp;
-    unsigned active_max;
 
     /* The worker's thread alone. */
+    unsigned active_max;
     struct delivery *active;  /* the newest first */
     struct delivery *waiting; /* the oldest first */
 
@@ -60,6 +60,13 @@ static void start(struct in_progress *set, struct delivery *delivery)
     delivery->finished = on_finished;
     delivery->arg = set;
     delivery_start(delivery, set->means);
+}
+
+/* Else what a few are given would wait until many have ended. */
+void in_progress_limit(struct in_progress *set, unsigned active_max)
+{
+    if (active_max >= set->active_max || atomic_load(&set->count) <= active_max)
+        set->active_max = active_max;
 }
 
 void in_progress_add(struct in_progress *set, struct delivery *delivery)

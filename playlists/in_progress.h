@@ -16,6 +16,8 @@ struct in_progress;
 struct in_progress *in_progress_new(const struct delivery_means *means, unsigned active_max);
 void in_progress_free(struct in_progress *set);
 void in_progress_wakes(struct in_progress *set, struct amqp *amqp);
+/* Another maximum. Less than what runs: the former one counts until that many have ended. */
+void in_progress_limit(struct in_progress *set, unsigned active_max);
 
 /* Starts the delivery, or lets it wait its turn. It is the set's from here. */
 void in_progress_add(struct in_progress *set, struct delivery *delivery);

@@ -23,6 +23,7 @@ enum {
 
 struct linker {
     struct linker_config config;
+    char *token; /* the loop's thread alone, once it runs */
     struct consul *consul;
 
     /* The loop's thread alone. */
@@ -229,9 +230,7 @@ void linker_deliver(struct linker *linker, struct link_delivery *delivery)
                                                  : NULL;
     /* So that the lines of soirees about the call are found by the same id. */
     delivery->id_header = *link->request_id ? mem_format("X-Request-Id: %s", link->request_id) : NULL;
-    delivery->token_header = *linker->config.token
-                                 ? mem_format("Authorization: Bearer %s", linker->config.token)
-                                 : NULL;
+    delivery->token_header = *linker->token ? mem_format("Authorization: Bearer %s", linker->token) : NULL;
     delivery->exchange = (struct http_exchange){
         .body = delivery->body,
         .max_reply_bytes = REPLY_MAX_BYTES,
@@ -339,6 +338,15 @@ void linker_hurry(void *owner)
     store_links(linker->config.store, &linker->hurry);
 }
 
+void linker_change_token(struct linker *linker, const char *token)
+{
+    if (strcmp(linker->token, token) == 0)
+        return;
+    free(linker->token);
+    linker->token = mem_text(token);
+    linker_hurry(linker);
+}
+
 /* ---- life ---- */
 
 static void on_start(struct http_task *task)
@@ -350,6 +358,7 @@ struct linker *linker_new(const struct linker_config *config)
 {
     struct linker *linker = mem_new(sizeof *linker);
     linker->config = *config;
+    linker->token = mem_text(config->token);
     linker->start.run = on_start;
     linker->claimed.run = on_claimed;
     linker->hurried.run = on_hurried;
@@ -369,5 +378,6 @@ void linker_free(struct linker *linker)
         return;
     for (size_t i = 0; i < STORE_CLAIM_MAX; i++)
         link_delivery_done(&linker->retries[i]);
+    free(linker->token);
     free(linker);
 }

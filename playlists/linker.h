@@ -17,10 +17,10 @@ struct linker_config {
     struct store *store;
     const char *fallback_url; /* SOIREES_URL; no slash at the end is needed */
     const char *ca_file;      /* PEM, for https; "" = the system's */
-    const char *token;        /* bearer token; "" = none */
+    const char *token;        /* bearer token; "" = none. Copied */
 };
 
-/* Strings are borrowed. Nothing runs before linker_start. */
+/* The other strings are borrowed. Nothing runs before linker_start. */
 struct linker *linker_new(const struct linker_config *config);
 /* Any thread, once: starts trying what earlier runs have left. `consul` gives the addresses. */
 void linker_start(struct linker *linker, struct consul *consul);
@@ -30,6 +30,10 @@ void linker_free(struct linker *linker);
 /* Loop's thread: the addresses changed, everything that waits is tried at once. For consul_config.changed:
  * `owner` is the linker. */
 void linker_hurry(void *owner);
+
+/* Loop's thread: another bearer token from the next delivery on; what waits is tried at once. The same one:
+ * nothing. */
+void linker_change_token(struct linker *linker, const char *token);
 
 /* One delivery in progress; embedded in its owner, who keeps it until done(). */
 struct link_delivery {

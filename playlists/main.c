@@ -6,20 +6,21 @@
 
 static const struct setting settings[] = {
     NUMBER_SETTING("PLAYLIST_WORKERS", "1", 1, WORKERS_MAX,
-                   "messages worked on at once, each on its own channel with prefetch 1"),
+                   "messages worked on at once, each on its own channel with prefetch 1", .live = true),
     TEXT_SETTING("LAGMASTER_URL", "https://lagmaster-pro.fly.dev/generate_playlist",
-                 "the API that makes playlists", .check = config_check_http_url),
+                 "the API that makes playlists", .live = true, .check = config_check_http_url),
     TEXT_SETTING("LAGMASTER_CA_FILE", "", "CAs for https (PEM); none: the system's",
                  .check = config_check_readable),
-    NUMBER_SETTING("LAGMASTER_TIMEOUT_MS", "90000", 1, 1500000, "one attempt in all, ms"),
-    NUMBER_SETTING("LAGMASTER_MAX_ATTEMPTS", "3", 1, 100, "then the default playlist"),
-    NUMBER_SETTING("LAGMASTER_RETRY_DELAY_MS", "10000", 0, 1500000, "between two attempts, ms"),
+    NUMBER_SETTING("LAGMASTER_TIMEOUT_MS", "90000", 1, 1500000, "one attempt in all, ms", .live = true),
+    NUMBER_SETTING("LAGMASTER_MAX_ATTEMPTS", "3", 1, 100, "then the default playlist", .live = true),
+    NUMBER_SETTING("LAGMASTER_RETRY_DELAY_MS", "10000", 0, 1500000, "between two attempts, ms",
+                   .live = true),
     TEXT_SETTING("SOIREES_URL", "http://localhost:3003",
                  "soirees, when Consul is off or has known no passing instance for 30 s",
                  .check = config_check_http_url),
     TEXT_SETTING("SOIREES_CA_FILE", "", "CAs for https (PEM); none: the system's",
                  .check = config_check_readable),
-    SECRET_SETTING("SOIREES_TOKEN", "", "bearer token for the PATCH to soirees"),
+    SECRET_SETTING("SOIREES_TOKEN", "", "bearer token for the PATCH to soirees", .live = true),
 };
 
 /* A delivery must end before the broker takes it back (RabbitMQ's consumer_timeout: 30 minutes). */
@@ -49,6 +50,7 @@ int main(int argc, char **argv)
         .check = check,
         .care = store_care,
         .start = daemon_start,
+        .changed = daemon_changed,
         .stop = daemon_stop,
     };
     return service_main(argc, argv, &program);

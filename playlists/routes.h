@@ -3,6 +3,9 @@
 #ifndef PLAYLISTS_ROUTES_H
 #define PLAYLISTS_ROUTES_H
 
+#include <pthread.h>
+#include <stdbool.h>
+
 #include "consul.h"
 #include "delivery.h"
 #include "http_server.h"
@@ -10,6 +13,15 @@
 #include "since.h"
 #include "store.h"
 #include "worker.h"
+
+/* What a reload has for the loop, which alone uses these settings: those of the last one count. */
+struct handover {
+    pthread_mutex_t mutex;
+    struct http_task task;
+    bool posted;
+    struct generator_settings generator; /* url NULL: nothing is waiting */
+    char *token;
+};
 
 /* What the handlers use. `draining` is set when the daemon is about to end. */
 struct playlists {
@@ -21,6 +33,7 @@ struct playlists {
     struct consul *consul;
     struct http_client *client;
     struct http_server *server;
+    struct handover handover;
     struct since draining; /* bool */
 };
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backoff.h"
+#include "channels.h"
 #include "cleanup.h"
 #include "dead_letters.h"
 #include "failpoint.h"
@@ -15,15 +15,7 @@
 #include "meters.h"
 #include "since.h"
 
-enum { REOPEN_BASE_MS = 500, REOPEN_MAX_MS = 30000, ACTIVE_PER_WORKER = 2 };
-
-/* One consuming channel; its number is its index + 1. */
-struct channel {
-    bool consuming;
-    uint64_t incarnation; /* changes with every opening: tags of another one are void */
-    unsigned failures;
-    int64_t reopen_ms; /* monotonic */
-};
+enum { ACTIVE_PER_WORKER = 2, CHANNEL_DEAD = 1, CHANNEL_FIRST = 2, CHANNELS_LEAST = 2 };
 
 enum state { STATE_DISCONNECTED, STATE_CONSUMING, STATE_BLOCKED, STATE_STOPPING };
 
@@ -35,30 +27,22 @@ struct worker {
     bool running;
     struct since state; /* enum state */
     atomic_bool stopping;
+    atomic_uint workers;
 
     /* The worker's thread alone. */
-    struct channel channels[WORKERS_MAX];
-    uint64_t incarnations;
+    struct channels *channels;
     struct dead_letters *dead;
     struct in_progress *deliveries;
     bool failing; /* the last try to connect failed: log no more of them */
-    bool queue_doubtful;
     bool cancelled;
 };
 
 /* ---- deliveries that have ended ---- */
 
-static void reopen_later(struct worker *worker, struct channel *channel)
-{
-    channel->consuming = false;
-    channel->incarnation = ++worker->incarnations;
-    channel->reopen_ms = clock_mono_ms() + backoff_ms(channel->failures++, REOPEN_BASE_MS, REOPEN_MAX_MS);
-}
-
 static bool is_stale(void *arg, const struct delivery *delivery)
 {
     const struct worker *worker = arg;
-    return worker->channels[delivery->channel - 1].incarnation != delivery->incarnation;
+    return !channels_valid(worker->channels, delivery->channel, delivery->incarnation);
 }
 
 static void on_ended(void *arg, struct delivery *delivery)
@@ -68,7 +52,7 @@ static void on_ended(void *arg, struct delivery *delivery)
     bool acked = amqp_is_up(worker->amqp) && !is_stale(worker, delivery) &&
                  amqp_ack(worker->amqp, delivery->channel, delivery->tag);
     if (acked)
-        worker->channels[delivery->channel - 1].failures = 0;
+        channels_settled(worker->channels, delivery->channel);
     FAILPOINT("worker.ack.after");
     metrics_count(&meters_deliveries, acked ? DELIVERY_ACKED : DELIVERY_VOID);
     if (acked)
@@ -86,7 +70,7 @@ static void on_overdue(void *arg, struct delivery *delivery)
     struct worker *worker = arg;
     if (amqp_is_up(worker->amqp))
         (void)amqp_channel_close(worker->amqp, delivery->channel);
-    reopen_later(worker, &worker->channels[delivery->channel - 1]);
+    channels_lost(worker->channels, delivery->channel, false);
     metrics_count(&meters_deliveries, DELIVERY_OVERDUE);
 }
 
@@ -112,7 +96,7 @@ static struct delivery *new_delivery(struct worker *worker, const struct amqp_me
     bool ours = strcmp(message->type, "soiree.reservee") == 0 && printable(message->message_id);
     delivery->channel = message->channel;
     delivery->tag = message->delivery_tag;
-    delivery->incarnation = worker->channels[message->channel - 1].incarnation;
+    delivery->incarnation = channels_took(worker->channels, message->channel);
     delivery->received_ms = clock_mono_ms();
     if (utf8_valid(message->message_id, strlen(message->message_id)))
         (void)text_copy(delivery->message_id, sizeof delivery->message_id, message->message_id);
@@ -137,7 +121,7 @@ static void on_delivery(struct amqp *amqp, void *arg, const struct amqp_message 
 {
     struct worker *worker = arg;
     struct err err = {0};
-    if (atomic_load(&worker->stopping) || message->channel > worker->config.workers)
+    if (atomic_load(&worker->stopping) || !channels_own(worker->channels, message->channel))
         return; /* left unacked */
     struct delivery *delivery = new_delivery(worker, message);
     if (message_decode(message->body, message->body_len, message->body_size, &delivery->message, &err) !=
@@ -163,40 +147,38 @@ static void on_delivery(struct amqp *amqp, void *arg, const struct amqp_message 
 static void settle_copied(void *arg, const struct dead_letters_settled *settled)
 {
     struct worker *worker = arg;
-    if (worker->channels[settled->channel - 1].incarnation != settled->incarnation)
+    if (!channels_valid(worker->channels, settled->channel, settled->incarnation))
         return;
     if (settled->dead)
         (void)amqp_nack_drop(worker->amqp, settled->channel, settled->tag);
     else
         (void)amqp_ack(worker->amqp, settled->channel, settled->tag);
+    channels_settled(worker->channels, settled->channel);
 }
 
 /* ---- the connection and its channels ---- */
 
-static bool open_channel(struct worker *worker, struct amqp *amqp, unsigned number)
+static unsigned take_size(struct worker *worker)
 {
-    struct channel *channel = &worker->channels[number - 1];
-    channel->incarnation = ++worker->incarnations;
-    channel->consuming = true;
-    return amqp_channel_open(amqp, number) && amqp_consume(amqp, number, worker->config.queue, 1);
+    unsigned workers = atomic_load(&worker->workers);
+    channels_resize(worker->channels, workers);
+    in_progress_limit(worker->deliveries, ACTIVE_PER_WORKER * workers);
+    return workers;
 }
 
 static bool on_up(struct amqp *amqp, void *arg)
 {
     struct worker *worker = arg;
+    unsigned workers = take_size(worker);
     if (!amqp_queue_ensure(amqp, worker->config.queue, worker->config.queue_type) ||
-        !dead_letters_up(worker->dead, amqp))
+        !dead_letters_up(worker->dead, amqp) || !channels_up(worker->channels, amqp))
         return false;
-    for (unsigned number = 1; number <= worker->config.workers; number++)
-        if (!open_channel(worker, amqp, number))
-            return false;
     worker->failing = false;
-    worker->queue_doubtful = false;
     if (!atomic_load(&worker->stopping))
         since_set(&worker->state, STATE_CONSUMING);
     log_event(
         LOG_REPEATED(LOG_INFO), "worker.consuming",
-        LOG_FIELDS(LOG_TEXT("url", amqp_url_shown(amqp)), LOG_NUMBER("workers", worker->config.workers)),
+        LOG_FIELDS(LOG_TEXT("url", amqp_url_shown(amqp)), LOG_NUMBER("workers", workers)),
         "✅ Worker connecté et en écoute sur la queue: %s\n⏳ En attente de messages...", worker->config.queue);
     return true;
 }
@@ -204,11 +186,7 @@ static bool on_up(struct amqp *amqp, void *arg)
 static void on_down(struct amqp *amqp, void *arg, const char *reason, bool was_up)
 {
     struct worker *worker = arg;
-    for (unsigned i = 0; i < worker->config.workers; i++) {
-        worker->channels[i].consuming = false;
-        worker->channels[i].failures = 0;
-        worker->channels[i].incarnation = ++worker->incarnations;
-    }
+    channels_down(worker->channels);
     dead_letters_down(worker->dead);
     settle(worker);
     if (!atomic_load(&worker->stopping))
@@ -226,26 +204,24 @@ static void on_channel_closed(struct amqp *amqp, void *arg, unsigned number, int
     log_event(LOG_REPEATED(LOG_WARN), "amqp.channel_closed",
               LOG_FIELDS(LOG_NUMBER("channel", number), LOG_NUMBER("code", code)),
               "⚠️ Canal %u fermé par RabbitMQ (%d %s)", number, code, text);
-    if (number > worker->config.workers) {
-        amqp_drop(amqp, "canal fermé"); /* the dead letters' */
+    if (number == CHANNEL_DEAD) {
+        amqp_drop(amqp, "canal fermé");
         return;
     }
     dead_letters_forget(worker->dead, number);
-    worker->queue_doubtful = worker->queue_doubtful || code == 404;
-    reopen_later(worker, &worker->channels[number - 1]);
+    channels_lost(worker->channels, number, code == 404);
 }
 
 static void on_cancelled(struct amqp *amqp, void *arg, unsigned number)
 {
     struct worker *worker = arg;
-    if (number > worker->config.workers)
+    if (number == CHANNEL_DEAD)
         return;
-    if (!worker->queue_doubtful)
+    if (!channels_doubt(worker->channels))
         log_event(LOG_REPEATED(LOG_WARN), "worker.cancelled", NULL,
                   "⚠️ Queue %s supprimée, elle sera déclarée de nouveau", worker->config.queue);
-    worker->queue_doubtful = true;
     (void)amqp_channel_close(amqp, number);
-    reopen_later(worker, &worker->channels[number - 1]);
+    channels_lost(worker->channels, number, true);
 }
 
 static void on_confirm(struct amqp *amqp, void *arg, unsigned channel, uint64_t tag, bool multiple, bool ack)
@@ -278,29 +254,6 @@ static void on_blocked(struct amqp *amqp, void *arg, bool blocked, const char *r
                   "⚠️ RabbitMQ n'accepte plus de messages : %s", reason);
 }
 
-static void reopen_channels(struct worker *worker, struct amqp *amqp)
-{
-    int64_t now_ms = clock_mono_ms();
-    for (unsigned number = 1; number <= worker->config.workers && amqp_is_up(amqp); number++) {
-        const struct channel *channel = &worker->channels[number - 1];
-        if (channel->consuming || now_ms < channel->reopen_ms)
-            continue;
-        if (worker->queue_doubtful &&
-            !amqp_queue_ensure(amqp, worker->config.queue, worker->config.queue_type))
-            return;
-        worker->queue_doubtful = false;
-        if (!open_channel(worker, amqp, number))
-            return;
-    }
-}
-
-static void cancel_consumers(struct worker *worker, struct amqp *amqp)
-{
-    for (unsigned number = 1; number <= worker->config.workers; number++)
-        if (worker->channels[number - 1].consuming && !amqp_cancel(amqp, number))
-            return;
-}
-
 static void on_tick(struct amqp *amqp, void *arg)
 {
     struct worker *worker = arg;
@@ -308,10 +261,11 @@ static void on_tick(struct amqp *amqp, void *arg)
     if (!amqp_is_up(amqp))
         return;
     if (!atomic_load(&worker->stopping)) {
-        reopen_channels(worker, amqp);
+        (void)take_size(worker);
+        channels_tick(worker->channels, amqp);
     } else if (!worker->cancelled) {
         worker->cancelled = true;
-        cancel_consumers(worker, amqp);
+        channels_cancel(worker->channels, amqp);
     }
     dead_letters_tick(worker->dead, amqp);
 }
@@ -342,11 +296,13 @@ enum status worker_new(struct worker **ret_worker, const struct worker_config *c
     struct worker *worker = mem_new(sizeof *worker);
     worker->config = *config;
     since_set(&worker->state, STATE_DISCONNECTED);
+    worker->config.amqp.channels_least = CHANNELS_LEAST;
+    atomic_init(&worker->workers, config->workers);
     worker->means = means;
+    worker->channels = channels_new(config->queue, config->queue_type, CHANNEL_FIRST, WORKERS_MAX);
     worker->deliveries = in_progress_new(means, ACTIVE_PER_WORKER * config->workers);
-    worker->dead = dead_letters_new(config->queue, config->queue_type, config->workers + 1, settle_copied,
-                                    worker);
-    enum status status = amqp_new(&worker->amqp, &config->amqp, &handlers, worker, err);
+    worker->dead = dead_letters_new(config->queue, config->queue_type, CHANNEL_DEAD, settle_copied, worker);
+    enum status status = amqp_new(&worker->amqp, &worker->config.amqp, &handlers, worker, err);
     in_progress_wakes(worker->deliveries, worker->amqp);
     if (status != STATUS_OK)
         worker_free(worker);
@@ -363,6 +319,12 @@ enum status worker_start(struct worker *worker, struct err *err)
     int failed = pthread_create(&worker->thread, NULL, worker_main, worker);
     worker->running = failed == 0;
     return failed ? err_set(err, STATUS_IO, "pthread_create: %s", strerror(failed)) : STATUS_OK;
+}
+
+void worker_resize(struct worker *worker, unsigned workers)
+{
+    if (atomic_exchange(&worker->workers, workers) != workers)
+        amqp_wake(worker->amqp);
 }
 
 void worker_stop(struct worker *worker, int grace_ms)
@@ -392,6 +354,7 @@ void worker_free(struct worker *worker)
     in_progress_free(worker->deliveries); /* what ended after the last tick is among them */
     amqp_free(worker->amqp);
     dead_letters_free(worker->dead);
+    channels_free(worker->channels);
     free(worker);
 }
 
@@ -403,9 +366,9 @@ const char *worker_state(struct worker *worker, int64_t *ret_since_ms)
     return worker_states[since_state(&worker->state)];
 }
 
-unsigned worker_count(const struct worker *worker)
+unsigned worker_count(struct worker *worker)
 {
-    return worker->config.workers;
+    return atomic_load(&worker->workers);
 }
 
 unsigned worker_busy(struct worker *worker)

@@ -14,10 +14,11 @@
 
 struct worker;
 
-enum { WORKERS_MAX = 1000 };
+/* One channel is the dead letters'. */
+enum { WORKERS_MAX = 1000, WORKER_CHANNELS = WORKERS_MAX + 1 };
 
 struct worker_config {
-    struct amqp_config amqp;
+    struct amqp_config amqp;        /* for WORKER_CHANNELS */
     const char *queue, *queue_type; /* queue_type "" = the broker's default */
     unsigned workers;               /* channels, each with prefetch 1; 1..WORKERS_MAX */
 };
@@ -28,6 +29,10 @@ enum status worker_new(struct worker **ret_worker, const struct worker_config *c
                        const struct delivery_means *means, struct err *err);
 /* Starts the thread: connects, consumes. */
 enum status worker_start(struct worker *worker, struct err *err);
+
+/* Any thread: that many from now on, 1..WORKERS_MAX. More begin to consume at once, or with the next connection;
+ * the superfluous ones stop consuming, and end with what they have. */
+void worker_resize(struct worker *worker, unsigned workers);
 
 /* Stops consuming, gives what is in progress `grace_ms` to finish, closes the connection, ends the thread.
  * What is left stays unacked: the broker delivers it again, to somebody. NULL is fine. */
@@ -44,6 +49,6 @@ const char *worker_state(struct worker *worker, int64_t *ret_since_ms);
 extern const char *const worker_states[]; /* all of them, then NULL */
 /* Deliveries in progress, and the configured number of workers. Any thread. */
 unsigned worker_busy(struct worker *worker);
-unsigned worker_count(const struct worker *worker);
+unsigned worker_count(struct worker *worker);
 
 #endif

@@ -14,7 +14,7 @@ static enum status new_relay(struct soirees *soirees, const struct config *confi
         .queue = "playlist_generation_queue",
         .queue_type = config_text(config, "RABBITMQ_QUEUE_TYPE"),
         .app_id = soirees->name,
-        .again = config_number(config, "REQUEST_AGAIN_AFTER_S") > 0,
+        .again_after_ms = &soirees->again_after_ms,
     };
     service_amqp_config(config, soirees->name, 2, &relay.amqp, &urls);
     enum status status = relay_new(&soirees->relay, soirees->store, &relay, err);
@@ -28,7 +28,7 @@ static enum status open_all(struct soirees *soirees, const struct config *config
     struct store_config store = {
         .path = config_text(config, "DATABASE_PATH"),
         .readers = service_http_threads(config) + 1,
-        .again_after_ms = config_number(config, "REQUEST_AGAIN_AFTER_S") * 1000,
+        .again_after_ms = &soirees->again_after_ms,
         .fatal = service_fail,
     };
     struct consul_config consul;
@@ -49,10 +49,17 @@ static enum status open_all(struct soirees *soirees, const struct config *config
     return status;
 }
 
+void daemon_changed(void *service, const struct config *config)
+{
+    struct soirees *soirees = service;
+    atomic_store(&soirees->again_after_ms, config_number(config, "REQUEST_AGAIN_AFTER_S") * 1000);
+}
+
 enum status daemon_start(const struct config *config, void **ret_service, struct err *err)
 {
     struct soirees *soirees = mem_new(sizeof *soirees);
     soirees->name = config_text(config, "SERVICE_NAME");
+    daemon_changed(soirees, config);
     since_set(&soirees->draining, false);
     enum status status = open_all(soirees, config, err);
     if (status != STATUS_OK) {

@@ -5,7 +5,8 @@
 
 static const struct setting settings[] = {
     NUMBER_SETTING("REQUEST_AGAIN_AFTER_S", "900", 0, 604800,
-                   "an unanswered request for a playlist is sent again after this, seconds; 0: never"),
+                   "an unanswered request for a playlist is sent again after this, seconds; 0: never",
+                   .live = true),
 };
 
 int main(int argc, char **argv)
@@ -20,6 +21,7 @@ int main(int argc, char **argv)
         .setting_count = sizeof settings / sizeof *settings,
         .care = store_care,
         .start = daemon_start,
+        .changed = daemon_changed,
         .stop = daemon_stop,
     };
     return service_main(argc, argv, &program);

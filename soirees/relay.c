@@ -193,7 +193,7 @@ static void watch_clock(struct relay *relay, int64_t now_ms)
 static void publish_again(struct relay *relay, int64_t now_ms)
 {
     bool unmarked = relay->confirmed_count || relay->confirm.count; /* the store may still show one as due */
-    if (!relay->config.again || in_flight(relay) > 0 || unmarked || room(relay) == 0 ||
+    if (!atomic_load(relay->config.again_after_ms) || in_flight(relay) > 0 || unmarked || room(relay) == 0 ||
         now_ms < relay->again_look_ms)
         return;
     relay->again_look_ms = now_ms + AGAIN_LOOK_MAX_MS;
@@ -376,7 +376,7 @@ static void mark_confirmed(struct relay *relay, int64_t now_ms)
     } else {
         relay->read_after_ms = now_ms + 1000;
     }
-    if (relay->clock_back && relay->config.again)
+    if (relay->clock_back && atomic_load(relay->config.again_after_ms))
         confirm->clock_back = true;
     relay->clock_back = false;
     if (!confirm->count) {

@@ -20,7 +20,7 @@ struct relay_config {
     struct amqp_config amqp;
     const char *queue, *queue_type; /* queue_type "" = the broker's default */
     const char *app_id;
-    bool again; /* requests that stay open are sent again */
+    const _Atomic int64_t *again_after_ms; /* as the store's; 0: requests that stay open are not sent again */
 };
 
 /* The relay, at rest; the store and the config's strings (but amqp.urls) must outlive it. INVALID: bad broker

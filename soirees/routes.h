@@ -17,7 +17,8 @@ struct soirees {
     struct consul *consul;
     struct http_client *client;
     struct http_server *server;
-    struct since draining; /* bool */
+    _Atomic int64_t again_after_ms; /* REQUEST_AGAIN_AFTER_S */
+    struct since draining;          /* bool */
 };
 
 extern const struct http_route soirees_routes[];

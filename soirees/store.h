@@ -20,7 +20,9 @@ struct store;
 struct store_config {
     const char *path;
     unsigned readers;
-    int64_t again_after_ms; /* an open request is sent again this long after its confirm; 0 = never */
+    /* An open request is sent again this long after its confirm; 0 = never. Borrowed; it may change while the
+     * store is open, and counts from the next confirm then. */
+    const _Atomic int64_t *again_after_ms;
     void (*fatal)(const char *reason); /* see db_config */
 };
 

@@ -46,7 +46,7 @@ static const char *const statements[STATEMENT_COUNT] = {
         "UPDATE outbox SET again_ms = ?2 + ?3, again_count = 1 WHERE seq = ?1 AND again_ms IS NULL",
     [OUTBOX_MEND] = "UPDATE outbox SET again_ms = ?1 + (?2 << min(again_count - 1, 16))"
                     " WHERE again_ms > ?1 + (?2 << min(again_count - 1, 16))",
-    [OUTBOX_DELETE] = "DELETE FROM outbox WHERE seq = ?1",
+    [OUTBOX_DELETE] = "DELETE FROM outbox WHERE seq = ?1 AND again_ms IS NULL",
     [OUTBOX_UNSENT_COUNT] = "SELECT count(*) FROM outbox WHERE again_ms IS NULL",
     [OUTBOX_OPEN_COUNT] = "SELECT count(*) FROM outbox WHERE again_ms IS NOT NULL",
     [OUTBOX_OLDEST] = "SELECT message_id FROM outbox WHERE again_ms IS NULL ORDER BY seq LIMIT 1",

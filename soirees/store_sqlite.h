@@ -38,7 +38,7 @@ enum { UNSENT, OPEN };
 struct sqlite_store {
     struct store base;
     struct db *db;
-    int64_t again_after_ms;
+    const _Atomic int64_t *again_after_ms;
     _Atomic int64_t counts[DB_COUNTS]; /* rows of the outbox */
     void (*wake)(void *arg);
     void *wake_arg;

@@ -69,9 +69,9 @@ void store_sqlite_outbox_look(struct store *base, struct store_outbox *ret_outbo
 static enum status run_confirm(struct db_job *job, struct db_conn *conn, struct err *err)
 {
     struct store_confirm *confirm = OWNER(job, struct store_confirm, job.sqlite);
-    int64_t again_after_ms = sqlite_of(confirm->store)->again_after_ms, now_ms = clock_wall_ms();
-    enum status status = confirm->clock_back ? db_run(conn, OUTBOX_MEND, err, "ii", now_ms, again_after_ms)
-                                             : STATUS_OK;
+    int64_t again_after_ms = atomic_load(sqlite_of(confirm->store)->again_after_ms), now_ms = clock_wall_ms();
+    bool mend = confirm->clock_back && again_after_ms;
+    enum status status = mend ? db_run(conn, OUTBOX_MEND, err, "ii", now_ms, again_after_ms) : STATUS_OK;
     for (size_t i = 0; status == STATUS_OK && i < confirm->count; i++) {
         status = again_after_ms
                      ? db_run(conn, OUTBOX_KEEP_FIRST, err, "iii", confirm->seqs[i], now_ms, again_after_ms)

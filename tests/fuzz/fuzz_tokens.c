@@ -45,7 +45,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     enum status writes = tokens_check(tokens, authorization, TOKEN_WRITE, name, &err);
     MUST((reads == STATUS_OK) == (name[0] != '\0') && (reads == STATUS_OK || reads == STATUS_UNAUTHORIZED));
     MUST(writes == reads || (reads == STATUS_OK && writes == STATUS_FORBIDDEN));
-    MUST(tokens_reload(tokens, &problems) == STATUS_OK);
+    struct tokens *fresh = NULL;
+    MUST(tokens_open(&fresh, path, &problems) == STATUS_OK && !tokens_take(tokens, fresh));
+    tokens_close(fresh);
     tokens_close(tokens);
     return 0;
 }

@@ -17,6 +17,7 @@ struct fixture {
     char *folder, *path;
     struct store_config config;
     struct store *store;
+    _Atomic int64_t again_after_ms;
     atomic_int wakes; /* of the relay */
 };
 
@@ -44,7 +45,9 @@ static inline int new_fixture(void **state)
     struct fixture *fixture = mem_new(sizeof *fixture);
     fixture->folder = temp_folder();
     fixture->path = mem_format("%s/soirees.db", fixture->folder);
-    fixture->config = (struct store_config){.path = fixture->path, .readers = 2, .again_after_ms = 1000000};
+    fixture->again_after_ms = 1000000;
+    fixture->config = (struct store_config){
+        .path = fixture->path, .readers = 2, .again_after_ms = &fixture->again_after_ms};
     open_store(fixture);
     *state = fixture;
     return 0;

@@ -9,15 +9,16 @@
 #include "config.h"
 
 static const struct setting settings[] = {
-    {.name = "T_TEXT", .fallback = "the default", .help = "a text"},
+    {.name = "T_TEXT", .fallback = "the default", .live = true, .help = "a text"},
     {.name = "T_NONE", .fallback = "", .help = "a text without a default"},
     {.name = "T_EMPTY", .fallback = "*", .empty_counts = true, .help = "empty is a value"},
     {.name = "T_PORT", .type = SETTING_NUMBER, .fallback = "3003", .min = 1, .max = 65535, .help = "a port"},
     {.name = "T_THREADS", .type = SETTING_NUMBER, .fallback = "", .min = 1, .max = 64, .help = "a number or none"},
-    {.name = "T_FORMAT", .type = SETTING_CHOICE, .fallback = "pretty", .choices = "pretty json", .help = "a word"},
+    {.name = "T_FORMAT", .type = SETTING_CHOICE, .fallback = "pretty", .choices = "pretty json", .live = true, .help = "a word"},
     {.name = "T_KIND", .type = SETTING_CHOICE, .fallback = "", .choices = "quorum classic", .help = "a word or none"},
     {.name = "T_SECRET", .fallback = "admin123", .secret = true, .help = "a password"},
-    {.name = "T_URL", .fallback = "", .check = config_check_http_url, .help = "a URL"},
+    {.name = "T_TOKEN", .fallback = "", .secret = true, .live = true, .help = "another"},
+    {.name = "T_URL", .fallback = "", .live = true, .check = config_check_http_url, .help = "a URL"},
 };
 
 struct fixture {
@@ -377,7 +378,7 @@ static void test_all_problems_are_named_at_once(void **state)
                              "T_FORMAT: 'xml' is not one of: pretty json\n"
                              "T_KIND: 'mirrored' is not one of: quorum classic\n"
                              "T_SECRET_FILE: ./missing: No such file or directory\n"
-                             "T_URL: 'ftp://x' is not an http:// or https:// URL with a host\n");
+                             "T_URL: is not an http:// or https:// URL with a host\n");
 }
 
 static void test_a_url_is_http_with_a_host_and_without_spaces(void **state)
@@ -417,7 +418,11 @@ static void test_the_description_has_every_setting_and_no_value(void **state)
         const struct setting *s = &settings[i];
         CLEANUP(free_text)
         char *line = mem_format("  %-26s %s [%s]\n", s->name, s->help, *s->fallback ? s->fallback : "none");
-        assert_non_null(strstr(buf_get(&out), line));
+        const char *found = strstr(buf_get(&out), line);
+        assert_non_null(found);
+        /* what follows it up to the next name */
+        const char *live = strstr(found, "live: read again on SIGHUP\n"), *next = strstr(found, "\n  T_");
+        assert_int_equal(live && (!next || live < next), s->live);
     }
     assert_non_null(strstr(buf_get(&out), "1 to 65535\n"));
     assert_non_null(strstr(buf_get(&out), "one of: pretty json\n"));
@@ -425,6 +430,72 @@ static void test_the_description_has_every_setting_and_no_value(void **state)
     assert_null(strstr(buf_get(&out), "T_TEXT_FILE"));
     assert_null(strstr(buf_get(&out), "given"));
     assert_null(strstr(buf_get(&out), "confidential"));
+}
+
+/* ---- reading them anew ---- */
+
+/* What is taken and what is not, with the present environment. */
+static void take(struct fixture *fixture, const char *expected_taken, const char *expected_restart)
+{
+    CLEANUP(buf_done) struct buf problems, taken, restart;
+    buf_init(&problems, 64 * 1024);
+    buf_init(&taken, 64 * 1024);
+    buf_init(&restart, 64 * 1024);
+    struct config *wanted = config_load_again(fixture->config, &problems);
+    assert_int_equal(problems.len, 0);
+    config_take_live(fixture->config, wanted, &taken, &restart);
+    config_free(wanted);
+    assert_string_equal(buf_get(&taken), expected_taken);
+    assert_string_equal(buf_get(&restart), expected_restart);
+}
+
+static void test_what_is_live_is_taken_and_the_rest_is_named_for_as_long_as_it_differs(void **state)
+{
+    struct fixture *fixture = *state;
+    set("T_TEXT", "before");
+    load_well(fixture);
+    take(fixture, "", "");
+    set("T_TEXT", "after");
+    set("T_FORMAT", "json");
+    set("T_PORT", "8080");
+    set("T_NONE", "something");
+    const char *port = config_text(fixture->config, "T_PORT");
+    take(fixture, "T_TEXT (before → after), T_FORMAT (pretty → json)",
+         "T_NONE (vide → something), T_PORT (3003 → 8080)");
+    assert_text(fixture, "T_TEXT", "after");
+    assert_text(fixture, "T_FORMAT", "json");
+    assert_text(fixture, "T_PORT", "3003");
+    assert_text(fixture, "T_NONE", "");
+    assert_ptr_equal(config_text(fixture->config, "T_PORT"), port); /* others may hold it */
+    take(fixture, "", "T_NONE (vide → something), T_PORT (3003 → 8080)");
+    (void)unsetenv("T_PORT");
+    (void)unsetenv("T_TEXT");
+    take(fixture, "T_TEXT (after → the default)", "T_NONE (vide → something)");
+}
+
+static void test_what_is_read_anew_shows_no_secret(void **state)
+{
+    struct fixture *fixture = *state;
+    set_to_file(fixture, "T_TOKEN_FILE", "confidential-1\n");
+    set("T_SECRET", "confidential-2");
+    load_well(fixture);
+    set_to_file(fixture, "T_TOKEN_FILE", "confidential-3\n");
+    set("T_SECRET", "confidential-4");
+    set("T_URL", "https://me:confidential-5@host/path");
+    take(fixture, "T_TOKEN, T_URL (vide → https://***@host/path)", "T_SECRET");
+    assert_text(fixture, "T_TOKEN", "confidential-3");
+    assert_text(fixture, "T_SECRET", "confidential-2");
+}
+
+static void test_the_file_is_read_anew_and_the_environment_still_wins(void **state)
+{
+    struct fixture *fixture = *state;
+    set_to_file(fixture, "CONFIG_FILE", "T_TEXT=file 1\nT_FORMAT=json\n");
+    set("T_TEXT", "environment");
+    load_well(fixture);
+    set_to_file(fixture, "CONFIG_FILE", "T_TEXT=file 2\n");
+    take(fixture, "T_FORMAT (json → pretty)", "");
+    assert_text(fixture, "T_TEXT", "environment");
 }
 
 static void test_asking_for_a_setting_that_does_not_exist_ends_the_process(void **state)
@@ -470,6 +541,9 @@ int main(void)
         TEST(test_all_problems_are_named_at_once),
         TEST(test_a_url_is_http_with_a_host_and_without_spaces),
         TEST(test_the_description_has_every_setting_and_no_value),
+        TEST(test_what_is_live_is_taken_and_the_rest_is_named_for_as_long_as_it_differs),
+        TEST(test_what_is_read_anew_shows_no_secret),
+        TEST(test_the_file_is_read_anew_and_the_environment_still_wins),
         TEST(test_asking_for_a_setting_that_does_not_exist_ends_the_process),
     };
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);
