@@ -59,6 +59,9 @@ def man_page(about, date):
              "output.",
              "It takes its settings from the environment, or from KEY=VALUE lines in the file that",
              ".B CONFIG_FILE", "names; the environment wins.",
+             ".PP",
+             "On SIGHUP it reads them again. What is said to be live counts at once, the rest is named in the log as",
+             "needing a restart; with a mistake anywhere nothing changes, and the log names it.",
              ".SH OPTIONS"]
     for name, argument, lines in about.options:
         page += [".TP", "\\fB%s\\fR%s" % (roff(name), " \\fI%s\\fR" % argument if argument else "")]
@@ -91,7 +94,8 @@ def man_page(about, date):
 def env_file(about):
     lines = ["# Settings of the service %s, as systemd runs it; `man %s` describes them."
              % (about.name, about.name),
-             "# What is commented out shows the default. Then: systemctl restart %s" % about.name,
+             "# What is commented out shows the default. Then: systemctl reload %s; what is not live needs a"
+             " restart." % about.name,
              "",
              "DATABASE_PATH=/var/lib/%s/%s.db" % (about.name, about.name)]
     for name, default, help_lines in about.settings:
