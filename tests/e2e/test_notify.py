@@ -87,6 +87,27 @@ def test_ready_then_alive_then_stopping(program, manager, daemons):
     assert [int(found.group(1)) for found in extension if found] == [13000000]  # grace 10 s, and ours
 
 
+def test_a_reload_is_told_with_its_time_and_its_end(manager_at_path, daemons):
+    """As Type=notify-reload asks for (systemd.service(5)); a refused one ends, too."""
+    daemon = daemons.start("soirees", offline("soirees"), **manager_at_path.settings())
+    config = os.path.join(daemon.folder, "settings.env")
+    daemon.stop()
+    daemon.settings["CONFIG_FILE"] = config
+    for number, text in enumerate(("", "LOG_LEVEL=debug\n", "LOG_LEVEL=loud\n")):
+        with open(config, "w") as file:
+            file.write(text)
+        if not daemon.running:
+            daemon.start()
+        wait_until(lambda: manager_at_path.read()[-1] == "WATCHDOG=1", what="it waits")
+        before, began_us = len(manager_at_path.read()), time.monotonic_ns() // 1000
+        daemon.child.send_signal(signal.SIGHUP)
+        wait_until(lambda before=before: "READY=1" in manager_at_path.read()[before:], what="the end of reload %d" % number)
+        ended_us = time.monotonic_ns() // 1000
+        lines = [line for line in manager_at_path.read()[before:] if line != "WATCHDOG=1"]
+        assert [re.sub(r"\d+$", "", line) for line in lines] == ["RELOADING=", "MONOTONIC_USEC=", "READY="]
+        assert began_us <= int(lines[1].split("=")[1]) <= ended_us
+
+
 def test_no_feeding_where_another_process_is_watched(manager_at_path, daemons):
     daemon = daemons.new("soirees", offline("soirees"), **manager_at_path.settings(), WATCHDOG_PID=1)
     daemon.start()
