@@ -161,8 +161,8 @@ bool amqp_confirm_select(struct amqp *amqp, unsigned channel);
 bool amqp_consume(struct amqp *amqp, unsigned channel, const char *queue, uint16_t prefetch);
 /* Ends the consumer; deliveries that were on their way still come, and may be acked. */
 bool amqp_cancel(struct amqp *amqp, unsigned channel);
-/* Whether deliveries may still come: the channel has a consumer, or one whose end the broker has not confirmed
- * yet. */
+/* Whether deliveries may still come: the channel has a consumer, or one whose end the broker has not
+ * confirmed yet. */
 bool amqp_may_deliver(const struct amqp *amqp, unsigned channel);
 /* A tag is good on the channel and in the epoch it came with only: the same number on another one is another
  * message. */

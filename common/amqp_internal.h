@@ -95,7 +95,7 @@ struct amqp {
     struct wire_out out;
     char reason[AMQP_REASON_SIZE];
     unsigned channel_count;   /* the owner's channels are 1..channel_count, the scratch channel comes next */
-    struct channel *channels; /* [0] is not used, [channel_count + 1] is the scratch channel; channels_max + 2 */
+    struct channel *channels; /* channels_max + 2: [0] is not used, [channel_count + 1] is the scratch one */
 
     /* Frames that were read while a reply or room in the socket was waited for: their payloads are in the
      * library's pools, so no pool is released before the last of them was handled. */

@@ -2,10 +2,10 @@
  * environment, else from KEY=VALUE lines in the file that CONFIG_FILE names, else from the table. A secret
  * may also be given as NAME_FILE (a file's content without its trailing line end).
  *
- * Read at start, and anew on SIGHUP. What is read anew counts as a whole or not at all, and of it the settings
- * marked `live` alone: those that one owner can take over between two steps of its work. The others name what
- * is opened once and held (ports, the database, the connections to RabbitMQ and Consul with their logins),
- * what others know the process by (SERVICE_NAME), or who may come in at all: they need a restart.
+ * Read at start, and anew on SIGHUP. What is read anew counts as a whole or not at all, and of it the
+ * settings marked `live` alone: those that one owner can take over between two steps of its work. The others
+ * name what is opened once and held (ports, the database, the connections to RabbitMQ and Consul with their
+ * logins), what others know the process by (SERVICE_NAME), or who may come in at all: they need a restart.
  *
  * The values of a config belong to the main thread; the text of a setting that is not live stays for as long
  * as the config does, and any thread may read it. */

@@ -32,7 +32,8 @@ static void refuse(const char *problems)
          line = strtok_r(NULL, "\n", &rest), shown++)
         log_event(level, "setting.refused", LOG_FIELDS(LOG_TEXT("reason", line)), "❌ %s", line);
     if (count > shown)
-        log_event(level, "setting.refused", NULL, "❌ … et %u autres : --check-config les nomme", count - shown);
+        log_event(level, "setting.refused", NULL, "❌ … et %u autres : --check-config les nomme",
+                  count - shown);
     free_text(&named);
     named = mem_text(problems);
 }
@@ -46,8 +47,9 @@ static void say(const char *taken, const char *restart)
     }
     log_event(*taken ? LOG_INFO : LOG_REPEATED(LOG_INFO), "service.reloaded",
               LOG_FIELDS(LOG_TEXT("taken", taken), LOG_TEXT("needsRestart", restart)),
-              "🔄 SIGHUP : réglages relus%s%s%s%s", *taken ? ". Pris en compte : " : ", rien n'est pris en compte",
-              taken, *restart ? ". Redémarrage nécessaire : " : "", restart);
+              "🔄 SIGHUP : réglages relus%s%s%s%s",
+              *taken ? ". Pris en compte : " : ", rien n'est pris en compte", taken,
+              *restart ? ". Redémarrage nécessaire : " : "", restart);
 }
 
 static void take(struct reload *reload, struct config *wanted, struct tokens *fresh)

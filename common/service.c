@@ -132,8 +132,8 @@ static int print_help(const struct service_program *program, const struct settin
         "  --backup FILE   copies the database, a running daemon's too, to FILE, which is replaced once\n"
         "                  the copy is whole, checked and on the disk; exit status 0 or 1\n\n"
         "Settings, from the environment or from KEY=VALUE lines in the file that CONFIG_FILE names\n"
-        "(the environment wins); defaults in brackets. SIGHUP reads them again: what is live counts at once,\n"
-        "the rest is named in the log as needing a restart.\n",
+        "(the environment wins); defaults in brackets. SIGHUP reads them again: what is live counts at\n"
+        "once, the rest is named in the log as needing a restart.\n",
         program->name, PROJECT_VERSION, program->summary, program->name);
     config_describe(settings, count, &text);
     (void)fputs(buf_get(&text), stdout);

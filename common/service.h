@@ -36,8 +36,8 @@ struct service_program {
 };
 
 /* Everything a main() does: command line, settings, start, wait for SIGTERM or SIGINT, stop; meanwhile SIGHUP
- * reads the settings anew (reload.h). Returns the exit status: 0 clean, 1 could not start or had to end, 2 bad
- * settings or arguments. */
+ * reads the settings anew (reload.h). Returns the exit status: 0 clean, 1 could not start or had to end, 2
+ * bad settings or arguments. */
 int service_main(int argc, char **argv, const struct service_program *program);
 
 /* Ends the process with exit status 1 after one line; any thread, returns at once. For db_config.fatal. */

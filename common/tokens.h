@@ -25,8 +25,8 @@ enum token_role { TOKEN_READ, TOKEN_WRITE }; /* write may read, too */
 enum status tokens_open(struct tokens **ret_tokens, const char *path, struct buf *problems);
 void tokens_close(struct tokens *tokens); /* NULL is fine */
 
-/* The file was read anew: from here on `tokens` knows what `fresh` did, which is to be closed. Whether that is
- * anything else than before. */
+/* The file was read anew: from here on `tokens` knows what `fresh` did, which is to be closed. Whether that
+ * is anything else than before. */
 bool tokens_take(struct tokens *tokens, struct tokens *fresh);
 
 unsigned tokens_count(struct tokens *tokens);

@@ -67,8 +67,8 @@ static unsigned possible(struct channels *channels, const struct amqp *amqp)
         return channels->count;
     if (channels->named != channels->count)
         log_event(LOG_REPEATED(LOG_WARN), "worker.limited", LOG_FIELDS(LOG_NUMBER("workers", room)),
-                  "⚠️ RabbitMQ n'ouvre que %u canaux : %u workers au lieu de %u", amqp_channels(amqp) + 1, room,
-                  channels->count);
+                  "⚠️ RabbitMQ n'ouvre que %u canaux : %u workers au lieu de %u", amqp_channels(amqp) + 1,
+                  room, channels->count);
     channels->named = channels->count;
     return room;
 }

@@ -1,7 +1,7 @@
 /* The channels that a worker consumes on: each has one consumer with prefetch 1, so there is one for every
- * message that may be worked on at once. How many there are may change while they are at work: more are opened
- * on the living connection; of too many the last ones stop consuming (basic.cancel), finish what they have,
- * and are closed then. A channel that the broker closed is opened again, after a backoff.
+ * message that may be worked on at once. How many there are may change while they are at work: more are
+ * opened on the living connection; of too many the last ones stop consuming (basic.cancel), finish what they
+ * have, and are closed then. A channel that the broker closed is opened again, after a backoff.
  *
  * Belongs to the thread that owns the AMQP connection. rabbitmq-c keeps a frame's memory (8 KiB) for every
  * channel number that was ever used, until the connection ends. */

@@ -37,8 +37,8 @@ struct generation {
     int64_t began_ms;
 };
 
-/* Loop's thread: these settings count from the next attempt on, also for what has failed before; a call that is
- * under way and a wait between two end as they began. `settings` gets the former ones, to be freed. */
+/* Loop's thread: these settings count from the next attempt on, also for what has failed before; a call that
+ * is under way and a wait between two end as they began. `settings` gets the former ones, to be freed. */
 void generator_change(struct generator *generator, struct generator_settings *settings);
 
 /* Loop's thread. Always ends in done(): with lagmaster's playlist, or with the default one when max_attempts

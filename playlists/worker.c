@@ -176,10 +176,10 @@ static bool on_up(struct amqp *amqp, void *arg)
     worker->failing = false;
     if (!atomic_load(&worker->stopping))
         since_set(&worker->state, STATE_CONSUMING);
-    log_event(
-        LOG_REPEATED(LOG_INFO), "worker.consuming",
-        LOG_FIELDS(LOG_TEXT("url", amqp_url_shown(amqp)), LOG_NUMBER("workers", workers)),
-        "✅ Worker connecté et en écoute sur la queue: %s\n⏳ En attente de messages...", worker->config.queue);
+    log_event(LOG_REPEATED(LOG_INFO), "worker.consuming",
+              LOG_FIELDS(LOG_TEXT("url", amqp_url_shown(amqp)), LOG_NUMBER("workers", workers)),
+              "✅ Worker connecté et en écoute sur la queue: %s\n⏳ En attente de messages...",
+              worker->config.queue);
     return true;
 }
 

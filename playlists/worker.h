@@ -30,8 +30,8 @@ enum status worker_new(struct worker **ret_worker, const struct worker_config *c
 /* Starts the thread: connects, consumes. */
 enum status worker_start(struct worker *worker, struct err *err);
 
-/* Any thread: that many from now on, 1..WORKERS_MAX. More begin to consume at once, or with the next connection;
- * the superfluous ones stop consuming, and end with what they have. */
+/* Any thread: that many from now on, 1..WORKERS_MAX. More begin to consume at once, or with the next
+ * connection; the superfluous ones stop consuming, and end with what they have. */
 void worker_resize(struct worker *worker, unsigned workers);
 
 /* Stops consuming, gives what is in progress `grace_ms` to finish, closes the connection, ends the thread.
