@@ -1,9 +1,9 @@
 /* SQLite: one writer thread that owns the only writing connection and commits whatever has queued up in one
  * transaction (group commit), and a pool of read-only connections. Durable: WAL with synchronous=FULL.
  *
- * A write is a job: the writer runs its run() inside a savepoint of the batch's transaction, and after COMMIT
- * (or the batch's failure) its done(). A job that fails is rolled back alone; a batch whose COMMIT fails
- * fails every job in it, so that nobody is told of a write that is not on the disk.
+ * A write is a job: the writer runs its run() inside a savepoint of the batch's transaction (but for bare
+ * ones), and after COMMIT (or the batch's failure) its done(). A job that fails is rolled back alone; a batch
+ * whose COMMIT fails fails every job in it, so that nobody is told of a write that is not on the disk.
  *
  * All text handed in is borrowed for the call, all text handed out until the next step of that statement.
  */
@@ -48,11 +48,14 @@ void db_close(struct db *db);
 
 enum { DB_COUNTS = 2 };
 struct db_job {
-    /* Writer's thread, inside the job's savepoint. Not OK rolls this job back. */
+    /* Writer's thread, inside the batch's transaction. Not OK rolls this job back. */
     enum status (*run)(struct db_job *job, struct db_conn *conn, struct err *err);
     /* Writer's thread, after the commit or the failure; job->err.status tells. The job is the owner's again:
      * done() may free it or submit it anew. May not block. */
     void (*done)(struct db_job *job);
+    /* run() fails, if at all, before its first write, so it needs no savepoint of its own. Should it fail
+     * later all the same (as the database may have it), its whole batch fails with it. */
+    bool bare;
     bool durable; /* wait for fsync; false: survives the death of the process, not of the machine */
     bool grows;   /* refused with FULL while the disk has less free than db_disk_low's limit */
     /* Numbers of stored rows that are kept in memory, so that nobody has to count them: run() says by how

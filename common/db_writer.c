@@ -46,19 +46,24 @@ static enum status run_alone(struct db *db, struct db_job *job)
     return job->err.status;
 }
 
-/* Runs one job of several in its own savepoint. Returns not OK only where the whole transaction is gone
- * (SQLite rolls it back by itself on some errors: "Response To Errors Within A Transaction",
- * lang_transaction.html). */
+/* Runs one job of several, in its own savepoint where it may need one: for every page that it changes a
+ * savepoint keeps a copy. Returns not OK only where the whole transaction is gone (SQLite rolls it back by
+ * itself on some errors: "Response To Errors Within A Transaction", lang_transaction.html), or is to go. */
 static enum status run_job(struct db *db, struct db_job *job, struct err *err)
 {
-    enum status status = db_control(&db->writer, DB_SAVEPOINT, err);
+    sqlite3 *handle = db->writer.handle;
+    int64_t changes = sqlite3_total_changes64(handle);
+    enum status status = job->bare ? STATUS_OK : db_control(&db->writer, DB_SAVEPOINT, err);
     if (status != STATUS_OK)
         return status;
     status = run_alone(db, job);
-    if (sqlite3_get_autocommit(db->writer.handle)) {
+    bool half_done = job->bare && status != STATUS_OK && sqlite3_total_changes64(handle) != changes;
+    if (half_done || sqlite3_get_autocommit(handle)) {
         *err = job->err;
         return status != STATUS_OK ? status : err_set(err, STATUS_IO, "SQLite: transaction lost");
     }
+    if (job->bare)
+        return STATUS_OK;
     if (status != STATUS_OK && (status = db_control(&db->writer, DB_ROLLBACK_TO, err)) != STATUS_OK)
         return status;
     return db_control(&db->writer, DB_RELEASE, err);

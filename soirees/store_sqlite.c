@@ -9,8 +9,7 @@
 
 #define COLUMNS                                                                                              \
     "seq, version, id, client_id, date, lieu, nombre_invites, budget, style, statut, playlist_id, "          \
-    "request_id,"                                                                                            \
-    " created_ms, updated_ms"
+    "request_id, created_ms, updated_ms"
 #define DATES "(?3 = '' OR date >= ?3) AND (?4 = '' OR date <= ?4)"
 #define PAGE " AND seq < ?1 AND " DATES " ORDER BY seq DESC LIMIT ?5"
 #define OUTBOX_ROW                                                                                           \
@@ -346,6 +345,7 @@ static void submit(struct store *base, struct store_write *write)
     write->job.sqlite = (struct db_job){
         .run = run_write,
         .done = write_done,
+        .bare = true, /* what refuses a write is known once the booking was read */
         .durable = true,
         .counts = store->counts,
         .grows = write->kind == STORE_CREATE || write->kind == STORE_CHANGE,

@@ -96,6 +96,7 @@ void store_sqlite_confirm(struct store *base, struct store_confirm *confirm)
 {
     struct sqlite_store *store = sqlite_of(base);
     confirm->store = base;
-    confirm->job.sqlite = (struct db_job){.run = run_confirm, .done = confirm_done, .counts = store->counts};
+    confirm->job.sqlite = (struct db_job){
+        .run = run_confirm, .done = confirm_done, .bare = true, .counts = store->counts};
     db_submit(store->db, &confirm->job.sqlite);
 }

@@ -214,6 +214,54 @@ static void test_a_constraint_violated_in_a_batch_fails_its_job_alone(void **sta
     assert_int_equal(count_items(fixture->db, ""), 2);
 }
 
+/* Fails before it has written anything. */
+static enum status run_refused(struct db_job *job, struct db_conn *conn, struct err *err)
+{
+    (void)job;
+    (void)conn;
+    return err_set(err, STATUS_STALE, "refused");
+}
+
+/* Bare jobs, of which the second fails, in its run() or in that of the others. */
+static void run_bare_jobs(struct db *db, struct item_job jobs[3],
+                          enum status (*second)(struct db_job *job, struct db_conn *conn, struct err *err))
+{
+    static const char *const names[] = {"first", "second", "third"};
+    struct gate gate;
+    gate_close(&gate, db);
+    for (int i = 0; i < 3; i++) {
+        item_init(&jobs[i], names[i]);
+        jobs[i].job.bare = true;
+        jobs[i].outcome = i == 1 ? STATUS_STALE : STATUS_OK;
+        if (i == 1)
+            jobs[i].job.run = second;
+        db_submit(db, &jobs[i].job);
+    }
+    gate_open(&gate);
+}
+
+static void test_a_bare_job_that_has_written_nothing_is_refused_alone(void **state)
+{
+    struct fixture *fixture = *state;
+    struct item_job jobs[3];
+    run_bare_jobs(fixture->db, jobs, run_refused);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(item_wait(&jobs[i]), i == 1 ? STATUS_STALE : STATUS_OK);
+    assert_int_equal(count_items(fixture->db, "second"), 0);
+    assert_int_equal(count_items(fixture->db, ""), 2);
+}
+
+static void test_a_bare_job_that_fails_after_a_write_takes_its_batch_along(void **state)
+{
+    struct fixture *fixture = *state;
+    struct item_job jobs[3];
+    run_bare_jobs(fixture->db, jobs, run_item);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(item_wait(&jobs[i]), STATUS_STALE);
+    assert_int_equal(count_items(fixture->db, ""), 0);
+    assert_int_equal(add_item(fixture->db, "next"), STATUS_OK);
+}
+
 static void submit_again(struct db_job *job)
 {
     struct item_job *item = OWNER(job, struct item_job, job);
@@ -473,6 +521,8 @@ int main(void)
         TEST_OPEN(test_a_job_that_fails_is_rolled_back_alone),
         TEST_OPEN(test_a_lone_job_that_fails_leaves_nothing_and_the_database_healthy),
         TEST_OPEN(test_a_constraint_violated_in_a_batch_fails_its_job_alone),
+        TEST_OPEN(test_a_bare_job_that_has_written_nothing_is_refused_alone),
+        TEST_OPEN(test_a_bare_job_that_fails_after_a_write_takes_its_batch_along),
         TEST_OPEN(test_a_finished_job_may_be_submitted_anew),
         TEST_OPEN(test_closing_runs_everything_that_is_queued),
         TEST_OPEN(test_a_lock_of_somebody_else_makes_a_batch_busy_and_its_end_recovers),
