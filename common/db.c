@@ -187,7 +187,7 @@ static enum status open_writer(struct db *db, struct err *err)
     if (status == STATUS_OK)
         status = db_exec(db->writer.handle,
                          "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
-                         "PRAGMA wal_autocheckpoint = 1000; PRAGMA journal_size_limit = 67108864",
+                         "PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864",
                          err);
     if (status == STATUS_OK)
         status = db_transaction(&db->writer, migrate, db, err);
@@ -214,6 +214,9 @@ static enum status open_readers(struct db *db, struct err *err)
 
 enum status db_open(struct db **ret_db, const struct db_config *config, struct err *err)
 {
+    /* Nobody asks SQLite how much memory it uses, and counting it takes a lock of the process for every
+     * allocation. Refused once the library is at work: then it goes on counting. */
+    (void)sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
     struct db *db = mem_new(sizeof *db);
     *db = (struct db){.config = *config, .path = mem_text(config->path), .lock_fd = -1};
     db->wal_path = mem_format("%s-wal", db->path);
