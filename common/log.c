@@ -1,5 +1,7 @@
 #include "log.h"
 
+#include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +19,8 @@ enum {
     LINE_MAX_BYTES = 256 * 1024,
     MESSAGE_MAX_BYTES = 4 * 1024,
     FIELD_MAX_BYTES = 1024,
-    FORMAT_MAX_BYTES = 512
+    FORMAT_MAX_BYTES = 512,
+    HELD_BYTES = 16 * 1024,
 };
 
 /* Stands for a line end of the format while outside text is put in: so those of the text can be told from it.
@@ -31,6 +34,11 @@ static struct {
     atomic_bool json, colour;
     atomic_uint level; /* enum log_level */
 } logger = {.service = "", .level = LOG_INFO};
+
+static _Thread_local struct {
+    bool holding;
+    struct buf lines;
+} held;
 
 void log_init(const char *service, const char *format, const char *level)
 {
@@ -137,6 +145,44 @@ static void put_json(struct buf *out, enum log_level level, const char *event, c
     buf_text(out, "}\n");
 }
 
+/* One thread at a time: a pipe that is full lets others in between the parts of a long write. Nobody can be
+ * told that the log itself fails. */
+static void write_out(const char *bytes, size_t len)
+{
+    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&mutex);
+    while (len > 0) {
+        ssize_t written = write(STDOUT_FILENO, bytes, len);
+        if (written <= 0 && errno != EINTR)
+            break;
+        bytes += written > 0 ? written : 0;
+        len -= written > 0 ? (size_t)written : 0;
+    }
+    pthread_mutex_unlock(&mutex);
+}
+
+static void write_held(void)
+{
+    write_out(held.lines.data, held.lines.len);
+    buf_clear(&held.lines);
+}
+
+void log_hold(void)
+{
+    if (!held.holding)
+        buf_init(&held.lines, HELD_BYTES + LINE_MAX_BYTES);
+    held.holding = true;
+}
+
+void log_release(void)
+{
+    if (!held.holding)
+        return;
+    write_held();
+    buf_done(&held.lines);
+    held.holding = false;
+}
+
 void log_event(enum log_level level, const char *event, const struct log_field *fields, const char *format,
                ...)
 {
@@ -155,9 +201,13 @@ void log_event(enum log_level level, const char *event, const struct log_field *
         put_json(&line, level, event, fields, buf_get(&message));
     else
         put_pretty(&line, level, buf_get(&message));
-    /* Nobody can be told that the log itself fails. */
-    if (line.len)
-        (void)!write(STDOUT_FILENO, line.data, line.len);
+    if (!held.holding) {
+        write_out(line.data, line.len);
+        return;
+    }
+    buf_append(&held.lines, line.data, line.len);
+    if (level >= LOG_WARN || held.lines.len >= HELD_BYTES)
+        write_held();
 }
 
 enum log_level log_repeated(struct log_repeat *repeat, enum log_level level, int64_t now_ms)

@@ -1,5 +1,5 @@
 /* Log lines: written where an error stops or a step is done, never by a library module. Any thread; a line
- * (or the block of a multi-line message) goes out in one write(2) to stdout.
+ * (or the block of a multi-line message) goes out whole, in one write(2) to stdout.
  *
  * LOG_FORMAT=pretty prints the message alone, for people (French, the specification's own lines).
  * LOG_FORMAT=json prints one object a line: time, level, service, event, message, and the fields.
@@ -64,5 +64,11 @@ enum log_level log_repeated(struct log_repeat *repeat, enum log_level level, int
  * argument are escaped. A message over 4 KiB is cut. */
 void log_event(enum log_level level, const char *event, const struct log_field *fields, const char *format,
                ...) __attribute__((format(printf, 4, 5)));
+
+/* For a thread that logs many lines in a turn: what it logs from log_hold() on is written together, by
+ * log_release(), where it passes 16 KiB, and with a line of LOG_WARN or above, so that a crash costs no more
+ * than what a turn has done. Holding twice is holding once; releasing without holding does nothing. */
+void log_hold(void);
+void log_release(void);
 
 #endif

@@ -256,6 +256,7 @@ static void on_confirm(struct amqp *amqp, void *arg, unsigned channel, uint64_t 
     if (tag < relay->first_tag || tag >= relay->next_tag)
         return;
     relay->settled_ms = clock_mono_ms();
+    log_hold(); /* until the turn's end */
     for (uint64_t t = multiple ? relay->first_tag : tag; t <= tag; t++)
         settle(relay, t, ack);
     while (relay->first_tag < relay->next_tag && relay->flights[relay->first_tag % WINDOW].seq == 0)
@@ -328,8 +329,7 @@ static void on_down(struct amqp *amqp, void *arg, const char *reason, bool was_u
 
 static void on_channel_closed(struct amqp *amqp, void *arg, unsigned channel, int code, const char *text)
 {
-    struct relay *relay = arg;
-    (void)relay;
+    (void)arg;
     (void)channel;
     log_event(LOG_REPEATED(LOG_WARN), "amqp.channel_closed", LOG_FIELDS(LOG_NUMBER("code", code)),
               "⚠️ Canal fermé par RabbitMQ (%d %s)", code, text);
@@ -395,6 +395,7 @@ static void on_tick(struct amqp *amqp, void *arg)
 {
     struct relay *relay = arg;
     int64_t now_ms = clock_mono_ms();
+    log_release();
     mark_confirmed(relay, now_ms);
     if (since_state(&relay->state) != STATE_CONNECTED || !amqp_is_up(amqp) || now_ms < relay->read_after_ms)
         return;
@@ -433,6 +434,7 @@ static void *relay_main(void *arg)
 {
     struct relay *relay = arg;
     amqp_run(relay->amqp);
+    log_release();
     return NULL;
 }
 

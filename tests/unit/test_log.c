@@ -99,6 +99,53 @@ static void test_a_block_goes_out_in_one_write_with_its_line_ends(void **state)
     assert_printed("\n\na\n\n");
 }
 
+static void test_held_lines_go_out_together_when_they_are_released(void **state)
+{
+    (void)state;
+    begin("pretty", "info");
+    log_hold();
+    log_hold();
+    log_event(LOG_INFO, "x", NULL, "first");
+    log_event(LOG_INFO, "x", NULL, "second\nof two lines");
+    assert_null(next_write());
+    log_release();
+    assert_printed("first\nsecond\nof two lines\n");
+    log_release();
+    log_event(LOG_INFO, "x", NULL, "at once");
+    assert_printed("at once\n");
+}
+
+static void test_a_warning_takes_along_what_is_held(void **state)
+{
+    (void)state;
+    begin("pretty", "info");
+    log_hold();
+    log_event(LOG_INFO, "x", NULL, "step");
+    log_event(LOG_WARN, "x", NULL, "⚠️ warning");
+    assert_printed("step\n⚠️ warning\n");
+    log_event(LOG_INFO, "x", NULL, "next step");
+    assert_null(next_write());
+    log_release();
+    assert_printed("next step\n");
+}
+
+static void test_no_more_is_held_than_16_kib(void **state)
+{
+    (void)state;
+    begin("pretty", "info");
+    char text[1024] = "";
+    memset(text, 'a', sizeof text - 2);
+    log_hold();
+    for (int i = 0; i < 16; i++)
+        log_event(LOG_INFO, "x", NULL, "%s", text);
+    assert_null(next_write());
+    log_event(LOG_INFO, "x", NULL, "%s", text);
+    CLEANUP(free_text) char *written = only_write();
+    assert_int_equal(strlen(written), 17 * (sizeof text - 1));
+    log_release();
+    assert_null(next_write());
+}
+
 static const struct {
     const char *argument, *shown;
 } hostile[] = {
@@ -446,6 +493,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_pretty_prints_the_message_alone),
         TEST(test_a_block_goes_out_in_one_write_with_its_line_ends),
+        TEST(test_held_lines_go_out_together_when_they_are_released),
+        TEST(test_a_warning_takes_along_what_is_held),
+        TEST(test_no_more_is_held_than_16_kib),
         TEST(test_control_characters_of_an_argument_are_escaped),
         TEST(test_the_control_characters_beyond_ascii_do_not_reach_the_terminal),
         TEST(test_bytes_that_are_no_utf8_do_not_reach_the_terminal),
