@@ -314,7 +314,7 @@ static enum status delete_soiree(struct db_conn *conn, struct store_write *write
 static enum status run_write(struct db_job *job, struct db_conn *conn, struct err *err)
 {
     struct store_write *write = OWNER(job, struct store_write, job.sqlite);
-    write->requested = false;
+    write->requested = sqlite_of(write->store)->woken = false;
     switch (write->kind) {
     case STORE_CREATE:
         return create(conn, write, err);
@@ -333,8 +333,10 @@ static void write_done(struct db_job *job)
     struct store_write *write = OWNER(job, struct store_write, job.sqlite);
     struct sqlite_store *store = sqlite_of(write->store);
     write->err = job->err;
-    if (write->requested && job->err.status == STATUS_OK && store->wake)
+    if (write->requested && job->err.status == STATUS_OK && store->wake && !store->woken) {
+        store->woken = true;
         store->wake(store->wake_arg);
+    }
     write->done(write);
 }
 
