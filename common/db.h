@@ -57,6 +57,7 @@ struct db_job {
      * later all the same (as the database may have it), its whole batch fails with it. */
     bool bare;
     bool durable; /* wait for fsync; false: survives the death of the process, not of the machine */
+    bool lazy;    /* nobody waits for it: it rides with the next job that is not, or goes after 0.1 s */
     bool grows;   /* refused with FULL while the disk has less free than db_disk_low's limit */
     /* Numbers of stored rows that are kept in memory, so that nobody has to count them: run() says by how
      * much it changes each, and the writer adds that once it is committed. `counts` NULL: none. */

@@ -32,6 +32,8 @@ struct db {
     struct db_conn *readers, *free_readers;
     struct db_job *first, *last; /* the queue, oldest first */
     pthread_cond_t work;
+    bool wanted; /* the queue is not to wait: a job in it is not lazy, or the lazy ones have waited */
+    bool asleep; /* the writer waits without end */
     bool stopping;
     struct err health; /* of the last write */
     struct since write_ok, space_ok;
@@ -40,6 +42,7 @@ struct db {
     struct db_conn writer; /* the writer's thread alone, once it runs */
     pthread_t thread;
     bool running, synced, wal_grew;
+    int64_t idle_at_ms; /* monotonic: when a look at what a burst has left is due */
 };
 
 /* One SQLite result as a status, the policy beside it. */

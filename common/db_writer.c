@@ -11,7 +11,7 @@
 #include "metrics.h"
 #include "pulse.h"
 
-enum { BATCH_MAX = 256, IDLE_MS = 1000, STALLED_MS = 10000 };
+enum { BATCH_MAX = 256, LAZY_MS = 100, IDLE_MS = 1000, STALLED_MS = 10000 };
 static const off_t WAL_LARGE_BYTES = 16 << 20;
 
 static struct metrics_counter commits = {
@@ -194,27 +194,38 @@ static struct db_job *take_batch(struct db *db)
         db->first = last->next;
         last->next = NULL;
     }
-    if (!db->first)
+    if (!db->first) {
         db->last = NULL;
+        db->wanted = false;
+    }
     return jobs;
 }
 
+/* Lazy jobs wake nobody while it waits in turns, which it does as long as there may be more of them. */
 static void wait_for_work(struct db *db)
 {
-    if (!db->wal_grew && db->health.status == STATUS_OK) {
+    if (!db->first && !db->wal_grew && db->health.status == STATUS_OK) {
         pulse_beat("db-writer", PULSE_IDLE);
+        db->asleep = true;
         pthread_cond_wait(&db->work, &db->mutex);
+        db->asleep = false;
         return;
     }
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += IDLE_MS / 1000;
-    pulse_beat("db-writer", IDLE_MS);
-    if (pthread_cond_timedwait(&db->work, &db->mutex, &until) == 0 || db->first)
+    until.tv_nsec += LAZY_MS * 1000000L;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pulse_beat("db-writer", LAZY_MS);
+    if (pthread_cond_timedwait(&db->work, &db->mutex, &until) == 0)
+        return;
+    db->wanted = db->first;
+    if (db->wanted || clock_mono_ms() < db->idle_at_ms)
         return;
     bool failing = db->health.status != STATUS_OK;
     pthread_mutex_unlock(&db->mutex);
     idle(db, failing);
+    db->idle_at_ms = clock_mono_ms() + IDLE_MS;
     pthread_mutex_lock(&db->mutex);
 }
 
@@ -223,14 +234,15 @@ static void *writer_main(void *arg)
     struct db *db = arg;
     pthread_mutex_lock(&db->mutex);
     while (db->first || !db->stopping) {
-        struct db_job *jobs = take_batch(db);
-        if (!jobs) {
+        if (!db->wanted && !db->stopping) {
             wait_for_work(db);
             continue;
         }
+        struct db_job *jobs = take_batch(db);
         pthread_mutex_unlock(&db->mutex);
         pulse_beat("db-writer", 0);
         commit_jobs(db, jobs);
+        db->idle_at_ms = clock_mono_ms() + IDLE_MS;
         pthread_mutex_lock(&db->mutex);
     }
     pthread_mutex_unlock(&db->mutex);
@@ -247,8 +259,11 @@ void db_submit(struct db *db, struct db_job *job)
     else
         db->first = job;
     db->last = job;
-    pthread_cond_signal(&db->work);
+    bool wake = job->lazy ? db->asleep : !db->wanted;
+    db->wanted = db->wanted || !job->lazy;
     pthread_mutex_unlock(&db->mutex);
+    if (wake) /* after the unlocking: whom it wakes would wait for the mutex */
+        pthread_cond_signal(&db->work);
 }
 
 enum status db_health(struct db *db, int64_t *ret_since_ms, struct err *err)
