@@ -30,6 +30,8 @@ static const char *const statements[STATEMENT_COUNT] = {
     [UPDATE] = "UPDATE soirees SET version = ?2, client_id = ?3, date = ?4, lieu = ?5, nombre_invites = ?6,"
                " budget = ?7, style = ?8, statut = ?9, playlist_id = ?10, request_id = ?11, updated_ms = ?12"
                " WHERE seq = ?1",
+    [LINK] = "UPDATE soirees SET version = ?2, playlist_id = ?3, request_id = NULL, updated_ms = ?4"
+             " WHERE seq = ?1", /* no column of an index: SQLite writes anew those of what is set */
     [DELETE] = "DELETE FROM soirees WHERE seq = ?1",
     [OUTBOX_INSERT] =
         "INSERT INTO outbox (soiree_seq, message_id, body, traceparent) VALUES (?1, ?2, ?3, ?4)",
@@ -265,7 +267,9 @@ static enum status update(struct db_conn *conn, struct store_write *write, enum 
     }
     if (request == SOIREE_REQUEST_NEW)
         uuid_v7(s->request_id);
-    if (status == STATUS_OK)
+    if (status == STATUS_OK && write->kind == STORE_LINK)
+        status = db_run(conn, LINK, err, "iiti", s->seq, s->version, or_null(s->playlist_id), now_ms);
+    else if (status == STATUS_OK)
         status = db_run(conn, UPDATE, err, "iitttidtttti", s->seq, s->version, s->client_id, s->date, s->lieu,
                         s->nombre_invites, s->budget, s->style, s->statut, or_null(s->playlist_id),
                         or_null(s->request_id), now_ms);

@@ -16,6 +16,7 @@ enum statement {
     LIST_CLIENT,
     INSERT,
     UPDATE,
+    LINK,
     DELETE,
     OUTBOX_INSERT,
     OUTBOX_DROP,
