@@ -70,8 +70,9 @@ static void told(struct store_links *links)
 /* The store's word on how it went. Nobody waits for it. */
 static void tell(struct linker *linker, const struct link_delivery *delivery)
 {
-    struct store_links *links = mem_new(sizeof *links);
+    struct store_links *links = mem_grow(NULL, sizeof *links); /* not zeroed: it has room for a whole claim */
     links->kind = delivery->ended ? STORE_LINKS_END : STORE_LINKS_RETRY;
+    links->count = 1;
     links->links[0] = delivery->link;
     links->delay_ms = backoff_ms((unsigned)delivery->link.attempts, BACKOFF_BASE_MS, BACKOFF_MAX_MS);
     links->done = told;
@@ -195,9 +196,9 @@ static void on_reply(struct http_exchange *exchange)
 /* The addresses, beginning with a random one: the load spreads. */
 static void find_addresses(struct linker *linker, struct link_delivery *delivery)
 {
-    char(*urls)[CONSUL_URL_SIZE] = mem_new(CONSUL_INSTANCES_MAX * sizeof *urls);
-    CLEANUP(free_pointer) char(*known)[CONSUL_URL_SIZE] = mem_new(CONSUL_INSTANCES_MAX * sizeof *known);
+    char known[CONSUL_INSTANCES_MAX][CONSUL_URL_SIZE];
     size_t count = consul_instances(linker->consul, known), first = random_below((uint32_t)count);
+    char(*urls)[CONSUL_URL_SIZE] = mem_grow(NULL, (count ? count : 1) * sizeof *urls);
     for (size_t i = 0; i < count; i++)
         memcpy(urls[i], known[(first + i) % count], sizeof *urls);
     if (count == 0 && consul_gave_up(linker->consul) &&
