@@ -101,7 +101,7 @@ static enum status open_all(struct playlists *playlists, const struct config *co
 {
     struct store_config store = {
         .path = config_text(config, "DATABASE_PATH"),
-        .readers = service_http_threads(config),
+        .readers = service_http_threads(config) + 1, /* the worker's thread */
         .fatal = service_fail,
     };
     enum status status = store_open(&playlists->store, &store, err);

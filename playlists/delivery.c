@@ -20,6 +20,14 @@ enum {
                LOG_TEXT("requestId", (delivery)->message_id), LOG_TRACE((delivery)->traceparent),            \
                __VA_ARGS__)
 
+static void drop_playlist(struct delivery *delivery)
+{
+    if (delivery->playlist)
+        playlist_done(delivery->playlist);
+    free(delivery->playlist);
+    delivery->playlist = NULL;
+}
+
 /* The next step, in the loop's thread. */
 static void go_on(struct delivery *delivery, void (*step)(struct http_task *task))
 {
@@ -78,26 +86,26 @@ static void hold(struct http_task *task)
     http_client_after(delivery->means->client, &delivery->timer, HOLD_RETRY_MS);
 }
 
-static void begin(struct delivery *delivery)
+static void set_begin(struct delivery *delivery)
 {
     delivery->step = (struct store_step){
         .kind = STORE_BEGIN,
         .soiree_id = delivery->message.soiree_id,
         .message_id = delivery->message_id,
+        .redelivered = delivery->redelivered,
     };
-    step_now(delivery);
 }
 
 static void save(struct delivery *delivery)
 {
-    (void)snprintf(delivery->playlist.description, sizeof delivery->playlist.description,
+    (void)snprintf(delivery->playlist->description, sizeof delivery->playlist->description,
                    "Playlist générée automatiquement pour la soirée %s", delivery->message.soiree_id);
-    (void)text_copy(delivery->playlist.soiree_id, sizeof delivery->playlist.soiree_id,
+    (void)text_copy(delivery->playlist->soiree_id, sizeof delivery->playlist->soiree_id,
                     delivery->message.soiree_id);
     delivery->step.kind = STORE_SAVE;
     delivery->step.request_id = delivery->request_id;
     delivery->step.traceparent = delivery->traceparent;
-    delivery->step.playlist = &delivery->playlist;
+    delivery->step.playlist = delivery->playlist;
     step_now(delivery);
 }
 
@@ -105,8 +113,10 @@ static void save(struct delivery *delivery)
 
 static void on_generated(struct generation *generation)
 {
+    struct delivery *delivery = OWNER(generation, struct delivery, generation);
     FAILPOINT("delivery.generated");
-    save(OWNER(generation, struct delivery, generation));
+    delivery->playlist = generation->playlist;
+    save(delivery);
 }
 
 static void go_on_generating(struct http_task *task)
@@ -131,7 +141,6 @@ static void generate(struct http_task *task)
         .soiree_id = delivery->message.soiree_id,
         .request_id = delivery->message_id,
         .traceparent = delivery->traceparent,
-        .playlist = &delivery->playlist,
         .failures = (int)delivery->step.failures,
         .failed = on_attempt_failed,
         .done = on_generated,
@@ -143,7 +152,8 @@ static void generate(struct http_task *task)
     log_event(LOG_ERROR, "delivery.poison", FIELDS(delivery, LOG_NUMBER("starts", delivery->step.starts)),
               "⚠️ Soirée %s: %d arrêts brutaux pendant sa demande, playlist par défaut",
               delivery->message.soiree_id, KILLS_MAX);
-    generator_default(delivery->message.style, &delivery->playlist);
+    delivery->playlist = mem_new(sizeof *delivery->playlist);
+    generator_default(delivery->message.style, delivery->playlist);
     save(delivery);
 }
 
@@ -151,7 +161,7 @@ static void generate(struct http_task *task)
 
 static void log_saved(const struct delivery *delivery)
 {
-    const struct playlist *playlist = &delivery->playlist;
+    const struct playlist *playlist = delivery->playlist;
     meters_created(playlist->origine);
     log_event(LOG_INFO, "playlist.saved",
               FIELDS(delivery, LOG_TEXT("playlistId", playlist->id), LOG_TEXT("origine", playlist->origine),
@@ -172,8 +182,9 @@ static void on_stepped(struct store_step *step)
     }
     FAILPOINT(step->kind == STORE_SAVE ? "delivery.saved" : "delivery.begun");
     if (step->err.status == STATUS_CONFLICT) {
-        playlist_done(&delivery->playlist);
-        begin(delivery); /* another process was faster: what it saved satisfies this request */
+        drop_playlist(delivery);
+        set_begin(delivery);
+        step_now(delivery); /* another process was faster: what it saved satisfies this request */
         return;
     }
     if (step->err.status != STATUS_OK) {
@@ -197,32 +208,40 @@ static void on_stepped(struct store_step *step)
 
 /* ---- life ---- */
 
+/* What was never begun begins at once; all else is looked up, and counted, by the writer. */
 void delivery_start(struct delivery *delivery, const struct delivery_means *means)
 {
     delivery->means = means;
-    begin(delivery);
+    set_begin(delivery);
+    if (store_begin_first(means->store, &delivery->step)) {
+        FAILPOINT("delivery.begun");
+        go_on(delivery, generate);
+    } else {
+        step_now(delivery);
+    }
 }
 
 static void on_abandoned(struct store_step *step)
 {
-    (void)step;
+    free(step);
 }
 
 void delivery_abandon(struct delivery *delivery)
 {
-    delivery->abandon = (struct store_step){
+    struct store_step *step = mem_new(sizeof *step); /* the delivery's own may be with the writer */
+    *step = (struct store_step){
         .kind = STORE_ABANDON,
         .soiree_id = delivery->message.soiree_id,
         .message_id = delivery->message_id,
         .done = on_abandoned,
     };
-    store_step(delivery->means->store, &delivery->abandon);
+    store_step(delivery->means->store, step);
 }
 
 void delivery_free(struct delivery *delivery)
 {
     generation_done(&delivery->generation);
     link_delivery_done(&delivery->link);
-    playlist_done(&delivery->playlist);
+    drop_playlist(delivery);
     free(delivery);
 }

@@ -36,18 +36,21 @@ struct delivery {
     char message_id[MESSAGE_ID_SIZE]; /* "" = none */
     char request_id[MESSAGE_ID_SIZE]; /* for Playlist-Request; "" = no such header */
     char traceparent[TRACEPARENT_SIZE];
+    bool redelivered;                            /* the broker has delivered it before */
     void (*finished)(struct delivery *delivery); /* any thread; the delivery is the owner's again */
     void *arg;
 
     atomic_bool overdue; /* held for longer than a broker should wait */
 
     const struct delivery_means *means; /* private from here */
-    struct store_step step, abandon;
+    struct store_step step;
     struct http_task task;
     struct http_timer timer;
     struct generation generation;
     struct link_delivery link;
-    struct playlist playlist;
+    struct playlist
+        *playlist;         /* from its generation on; while thousands wait for theirs, it is what would weigh
+                            */
     int64_t held_since_ms; /* monotonic; 0 = not held */
 
     /* The owner's, untouched by the steps. */

@@ -179,6 +179,7 @@ static void fall_back(struct generation *generation)
                          LOG_TEXT("requestId", generation->request_id), LOG_TRACE(generation->traceparent),
                          LOG_NUMBER("failures", generation->failures), LOG_TEXT("style", generation->style)),
               "⚠️ Génération de playlist par défaut après échec des tentatives");
+    generation->playlist = mem_new(sizeof *generation->playlist);
     generator_default(generation->style, generation->playlist);
     generation->done(generation);
 }
@@ -232,19 +233,20 @@ static void on_reply(struct http_exchange *exchange)
     struct generation *generation = OWNER(exchange, struct generation, exchange);
     struct err err = {0};
     FAILPOINT("generator.reply");
+    CLEANUP(free_pointer) struct playlist *playlist = mem_new(sizeof *playlist);
     if (exchange->status != STATUS_OK)
         (void)err_set(&err, exchange->status, "%s", exchange->reason);
     else if (exchange->http_status != 200)
         (void)err_set(&err, STATUS_PROTOCOL, "API returned status %ld", exchange->http_status);
     else
-        err.status = generator_parse(buf_get(&exchange->reply), exchange->reply.len, generation->playlist,
-                                     &err);
+        err.status = generator_parse(buf_get(&exchange->reply), exchange->reply.len, playlist, &err);
     measure(generation, exchange, err.status);
     http_exchange_done(exchange);
     if (err.status != STATUS_OK) {
         fail(generation, err.text);
         return;
     }
+    generation->playlist = TAKE(playlist);
     int64_t took_ms = clock_mono_ms() - generation->began_ms;
     log_event(LOG_INFO, "lagmaster.generated", FIELDS(generation, LOG_NUMBER("durationMs", took_ms)),
               "✅ Playlist générée avec succès: %s", generation->playlist->nom);

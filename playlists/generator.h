@@ -23,12 +23,12 @@ struct generator {
 /* One request's playlist in the making; embedded in its owner, who keeps it until done(). */
 struct generation {
     const char *style, *soiree_id, *request_id, *traceparent; /* borrowed */
-    struct playlist *playlist;                                /* filled: nom, styles, tracks, origine */
     int failures;                                             /* attempts that failed; at first, before now */
     /* Loop's thread. failed(): one attempt more has, and the owner says generator_go_on when it has noted it.
      */
     void (*failed)(struct generation *generation);
     void (*done)(struct generation *generation);
+    struct playlist *playlist; /* done(): the owner's from here, with nom, styles, tracks, origine */
 
     const struct generator *generator; /* private from here */
     struct http_exchange exchange;

@@ -54,6 +54,11 @@ void store_step(struct store *store, struct store_step *step)
     store->ops->step(store, step);
 }
 
+bool store_begin_first(struct store *store, struct store_step *step)
+{
+    return store->ops->begin_first(store, step);
+}
+
 void store_links(struct store *store, struct store_links *links)
 {
     store->ops->links(store, links);

@@ -112,7 +112,8 @@ enum store_next { STORE_NEXT_GENERATE, STORE_NEXT_LINK, STORE_NEXT_NOTHING };
 struct store_step {
     enum store_step_kind kind;
     const char *soiree_id,
-        *message_id; /* the request's key; message_id "" = any playlist made for the soirée will do */
+        *message_id;  /* the request's key; message_id "" = any playlist made for the soirée will do */
+    bool redelivered; /* STORE_BEGIN, store_begin_first: the broker has delivered it before */
     const char *request_id, *traceparent; /* STORE_SAVE: for the link */
     struct playlist *playlist;            /* STORE_SAVE: id and created_ms are set here; stays the caller's */
 
@@ -130,12 +131,20 @@ struct store_step {
 };
 void store_step(struct store *store, struct store_step *step);
 
+/* STORE_BEGIN at once, in the caller's thread, where it need not write: true for a request of which neither
+ * the broker nor the store has heard before, with next, starts and failures as STORE_BEGIN sets them. False:
+ * it takes a STORE_BEGIN. No write, because the broker remembers this start: should the process die, the
+ * message comes back marked as redelivered, and a STORE_BEGIN of such a one that finds no row counts the
+ * start before it too. (So a message that was on its way to a connection that broke counts as started once.)
+ */
+bool store_begin_first(struct store *store, struct store_step *step);
+
 /* ---- pending links, for the linker; none of these is durable by itself: a link told twice is told the same
  * ---- */
 
 enum store_links_kind {
     STORE_LINKS_CLAIM, /* takes up to STORE_CLAIM_MAX that are due, leasing them for lease_ms */
-    STORE_LINKS_END,   /* links[0] is delivered or pointless */
+    STORE_LINKS_END,   /* links[0] is delivered or pointless; rides with the next write: see db_job.lazy */
     STORE_LINKS_RETRY, /* links[0] is due again in delay_ms */
     STORE_LINKS_HURRY, /* all that wait for another try are due now */
 };

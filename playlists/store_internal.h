@@ -16,6 +16,7 @@ struct store_ops {
     void (*submit)(struct store *store, struct store_write *write);
     void (*pending_look)(struct store *store, struct store_pending *ret_pending);
     void (*step)(struct store *store, struct store_step *step);
+    bool (*begin_first)(struct store *store, struct store_step *step);
     void (*links)(struct store *store, struct store_links *links);
 };
 

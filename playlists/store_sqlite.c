@@ -28,15 +28,17 @@ static const char *const statements[STATEMENT_COUNT] = {
                      " AND playlist_id IS NOT NULL",
     [REQUEST_FIND_ANY] =
         "SELECT playlist_id FROM requests WHERE soiree_id = ?1 AND playlist_id IS NOT NULL LIMIT 1",
-    [REQUEST_BEGIN] = "INSERT INTO requests (soiree_id, message_id, starts) VALUES (?1, ?2, 1)"
+    [REQUEST_KNOWN] = "SELECT 1 FROM requests WHERE soiree_id = ?1 AND message_id = ?2",
+    [REQUEST_KNOWN_ANY] = "SELECT 1 FROM requests WHERE soiree_id = ?1 LIMIT 1",
+    [REQUEST_BEGIN] = "INSERT INTO requests (soiree_id, message_id, starts) VALUES (?1, ?2, ?3)"
                       " ON CONFLICT DO UPDATE SET starts = starts + 1 RETURNING starts, attempts",
-    [REQUEST_FAILURE] =
-        "UPDATE requests SET attempts = attempts + 1 WHERE soiree_id = ?1 AND message_id = ?2",
-    [REQUEST_END] =
-        "UPDATE requests SET playlist_id = ?3, starts = 0 WHERE soiree_id = ?1 AND message_id = ?2"
-        " AND playlist_id IS NULL",
-    [REQUEST_ABANDON] =
-        "UPDATE requests SET starts = max(starts - 1, 0) WHERE soiree_id = ?1 AND message_id = ?2",
+    [REQUEST_FAILURE] = "INSERT INTO requests (soiree_id, message_id, starts, attempts) VALUES (?1, ?2, 1, 1)"
+                        " ON CONFLICT DO UPDATE SET attempts = attempts + 1",
+    [REQUEST_END] = "INSERT INTO requests (soiree_id, message_id, starts, playlist_id)"
+                    " VALUES (?1, ?2, 0, ?3) ON CONFLICT DO UPDATE SET playlist_id = ?3, starts = 0"
+                    " WHERE playlist_id IS NULL",
+    [REQUEST_ABANDON] = "INSERT INTO requests (soiree_id, message_id, starts) VALUES (?1, ?2, 0)"
+                        " ON CONFLICT DO UPDATE SET starts = max(starts - 1, 0)",
     [LINK_INSERT] = "INSERT INTO links (playlist_id, soiree_id, request_id, traceparent, attempts, next_ms)"
                     " VALUES (?1, ?2, ?3, ?4, 0, ?5)",
     [LINK_FIND] = "SELECT " LINK_COLUMNS " FROM links WHERE playlist_id = ?1",
@@ -299,7 +301,9 @@ static enum status find_link(struct db_conn *conn, const char *playlist_id, stru
 static enum status count_start(struct db_conn *conn, struct store_step *step, struct err *err)
 {
     CLEANUP(db_rows_done) struct db_rows rows = {0};
-    enum status status = db_query(conn, REQUEST_BEGIN, &rows, err, "tt", step->soiree_id, step->message_id);
+    int64_t starts = step->redelivered ? 2 : 1; /* of a request that no row tells of: store_begin_first */
+    enum status status = db_query(conn, REQUEST_BEGIN, &rows, err, "tti", step->soiree_id, step->message_id,
+                                  starts);
     if (status == STATUS_OK)
         status = db_next(&rows, err);
     if (status != STATUS_OK)
@@ -326,9 +330,32 @@ static enum status begin(struct db_conn *conn, struct store_step *step, struct e
     return status == STATUS_NOT_FOUND ? STATUS_OK : status;
 }
 
+static bool begin_first(struct store *base, struct store_step *step)
+{
+    struct sqlite_store *store = sqlite_of(base);
+    if (step->redelivered)
+        return false;
+    struct db_conn *conn = db_reader_get(store->db);
+    struct db_rows rows = {0};
+    enum status status = *step->message_id
+                             ? db_query(conn, REQUEST_KNOWN, &rows, NULL, "tt", step->soiree_id,
+                                        step->message_id)
+                             : db_query(conn, REQUEST_KNOWN_ANY, &rows, NULL, "t", step->soiree_id);
+    bool unknown = status == STATUS_OK && db_next(&rows, NULL) == STATUS_NOT_FOUND;
+    db_rows_done(&rows);
+    db_reader_put(store->db, conn);
+    if (unknown) {
+        step->next = STORE_NEXT_GENERATE;
+        step->starts = 1;
+        step->failures = 0;
+    }
+    return unknown;
+}
+
 static enum status save(struct db_conn *conn, struct store_step *step, struct err *err)
 {
     struct playlist *playlist = step->playlist;
+    struct link *link = &step->link;
     playlist->created_ms = clock_wall_ms();
     enum status status = insert(conn, playlist, err);
     if (status == STATUS_OK)
@@ -339,7 +366,12 @@ static enum status save(struct db_conn *conn, struct store_step *step, struct er
         status = db_run(conn, LINK_INSERT, err, "tttti", playlist->id, step->soiree_id, step->request_id,
                         step->traceparent, playlist->created_ms + STORE_FIRST_LEASE_MS);
     step->job.sqlite.changes[0] += status == STATUS_OK;
-    return status == STATUS_OK ? find_link(conn, playlist->id, &step->link, err) : status;
+    *link = (struct link){.seq = db_last_rowid(conn)};
+    (void)text_copy(link->playlist_id, sizeof link->playlist_id, playlist->id);
+    (void)text_copy(link->soiree_id, sizeof link->soiree_id, step->soiree_id);
+    (void)text_copy(link->request_id, sizeof link->request_id, step->request_id);
+    (void)text_copy(link->traceparent, sizeof link->traceparent, step->traceparent);
+    return status;
 }
 
 static enum status run_step(struct db_job *job, struct db_conn *conn, struct err *err)
@@ -387,6 +419,7 @@ static const struct store_ops sqlite_ops = {
     .submit = submit,
     .pending_look = store_sqlite_pending_look,
     .step = submit_step,
+    .begin_first = begin_first,
     .links = store_sqlite_links,
 };
 

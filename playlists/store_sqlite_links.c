@@ -68,6 +68,11 @@ static void links_done(struct db_job *job)
 void store_sqlite_links(struct store *base, struct store_links *links)
 {
     struct sqlite_store *store = sqlite_of(base);
-    links->job.sqlite = (struct db_job){.run = run_links, .done = links_done, .counts = store->counts};
+    links->job.sqlite = (struct db_job){
+        .run = run_links,
+        .done = links_done,
+        .lazy = links->kind == STORE_LINKS_END,
+        .counts = store->counts,
+    };
     db_submit(store->db, &links->job.sqlite);
 }

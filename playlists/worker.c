@@ -98,6 +98,7 @@ static struct delivery *new_delivery(struct worker *worker, const struct amqp_me
     delivery->tag = message->delivery_tag;
     delivery->incarnation = channels_took(worker->channels, message->channel);
     delivery->received_ms = clock_mono_ms();
+    delivery->redelivered = message->redelivered;
     if (utf8_valid(message->message_id, strlen(message->message_id)))
         (void)text_copy(delivery->message_id, sizeof delivery->message_id, message->message_id);
     (void)text_copy(delivery->request_id, sizeof delivery->request_id, ours ? message->message_id : "");
