@@ -176,6 +176,11 @@ void amqp_tick_in(struct amqp *amqp, int64_t delay_ms)
         amqp->tick_ms = delay_ms > 0 ? delay_ms : 0;
 }
 
+bool amqp_flush(struct amqp *amqp)
+{
+    return wire_flush(amqp);
+}
+
 void amqp_drop(struct amqp *amqp, const char *reason)
 {
     wire_fail(amqp, "%s", reason);

@@ -134,6 +134,9 @@ uint64_t amqp_epoch(const struct amqp *amqp);
 /* How many there are on this connection: what the broker opens, at most amqp_config.channels. */
 unsigned amqp_channels(const struct amqp *amqp);
 
+/* Sends now what would leave at the end of the turn: where the broker's answer is worth more than a turn. */
+bool amqp_flush(struct amqp *amqp);
+
 /* Opens it; does nothing when it is open. */
 bool amqp_channel_open(struct amqp *amqp, unsigned channel);
 /* Closes a channel on purpose: its unacked deliveries go back to the queue, and what was still on its way to

@@ -236,7 +236,10 @@ void http_client_send(struct http_client *client, struct http_exchange *exchange
     if (client->active)
         client->active->previous = exchange;
     client->active = exchange;
+    /* It goes out at once, so that the peer is at work while the owner does what else it has to do. */
+    int running = 0;
     (void)curl_multi_add_handle(client->multi, easy);
+    (void)curl_multi_socket_action(client->multi, CURL_SOCKET_TIMEOUT, 0, &running);
 }
 
 static void detach(struct http_client *client, struct http_exchange *exchange)

@@ -81,6 +81,8 @@ struct http_exchange {
     struct curl_slist *header_list;
     struct http_exchange *previous, *next;
 };
+/* Starts the exchange: a request for which there is a connection has gone out when this returns. done() comes
+ * later, never from in here. */
 void http_client_send(struct http_client *client, struct http_exchange *exchange);
 
 /* Gives up an exchange; no callback follows. One that is not under way is left alone. */

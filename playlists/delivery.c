@@ -43,14 +43,34 @@ static void on_linked(struct link_delivery *link)
     delivery->finished(delivery); /* delivered or stored as pending: safe either way */
 }
 
-static void link_now(struct http_task *task)
+static void log_saved(const struct delivery *delivery)
 {
-    struct delivery *delivery = OWNER(task, struct delivery, task);
-    delivery->link = (struct link_delivery){.link = delivery->step.link, .done = on_linked};
+    const struct playlist *playlist = delivery->playlist;
+    meters_created(playlist->origine);
+    log_event(LOG_INFO, "playlist.saved",
+              FIELDS(delivery, LOG_TEXT("playlistId", playlist->id), LOG_TEXT("origine", playlist->origine),
+                     LOG_NUMBER("tracks", playlist->tracks.count)),
+              "✅ Playlist %s créée et sauvegardée\n   Titre: %s\n   Tracks: %zu", playlist->id, playlist->nom,
+              playlist->tracks.count);
+}
+
+/* While soirees works on it. */
+static void on_link_started(struct link_delivery *link)
+{
+    const struct delivery *delivery = OWNER(link, struct delivery, link);
+    if (delivery->step.kind == STORE_SAVE)
+        log_saved(delivery);
     log_event(LOG_INFO, "link.started",
               FIELDS(delivery, LOG_TEXT("playlistId", delivery->step.link.playlist_id)),
               "🔄 Mise à jour de la soirée %s avec playlist %s", delivery->message.soiree_id,
               delivery->step.link.playlist_id);
+}
+
+static void link_now(struct http_task *task)
+{
+    struct delivery *delivery = OWNER(task, struct delivery, task);
+    delivery->link = (struct link_delivery){
+        .link = delivery->step.link, .started = on_link_started, .done = on_linked};
     linker_deliver(delivery->means->linker, &delivery->link);
 }
 
@@ -159,18 +179,22 @@ static void generate(struct http_task *task)
 
 /* ---- what the store answered ---- */
 
-static void log_saved(const struct delivery *delivery)
+static void finish(struct http_task *task)
 {
-    const struct playlist *playlist = delivery->playlist;
-    meters_created(playlist->origine);
-    log_event(LOG_INFO, "playlist.saved",
-              FIELDS(delivery, LOG_TEXT("playlistId", playlist->id), LOG_TEXT("origine", playlist->origine),
-                     LOG_NUMBER("tracks", playlist->tracks.count)),
-              "✅ Playlist %s créée et sauvegardée\n   Titre: %s\n   Tracks: %zu", playlist->id, playlist->nom,
-              playlist->tracks.count);
+    struct delivery *delivery = OWNER(task, struct delivery, task);
+    delivery->finished(delivery);
 }
 
-/* Writer's thread. */
+/* Another process was faster: what it saved satisfies this request. */
+static void begin_again(struct http_task *task)
+{
+    struct delivery *delivery = OWNER(task, struct delivery, task);
+    drop_playlist(delivery);
+    set_begin(delivery);
+    step_now(delivery);
+}
+
+/* Writer's thread: all that it does with a delivery is to hand it back to the loop's. */
 static void on_stepped(struct store_step *step)
 {
     struct delivery *delivery = OWNER(step, struct delivery, step);
@@ -182,9 +206,7 @@ static void on_stepped(struct store_step *step)
     }
     FAILPOINT(step->kind == STORE_SAVE ? "delivery.saved" : "delivery.begun");
     if (step->err.status == STATUS_CONFLICT) {
-        drop_playlist(delivery);
-        set_begin(delivery);
-        step_now(delivery); /* another process was faster: what it saved satisfies this request */
+        go_on(delivery, begin_again);
         return;
     }
     if (step->err.status != STATUS_OK) {
@@ -196,14 +218,12 @@ static void on_stepped(struct store_step *step)
                   FIELDS(delivery, LOG_NUMBER("kind", step->kind)),
                   "✅ Base de nouveau disponible pour soirée %s", delivery->message.soiree_id);
     delivery->held_since_ms = 0;
-    if (step->kind == STORE_SAVE)
-        log_saved(delivery);
     if (step->kind == STORE_SAVE || step->next == STORE_NEXT_LINK)
         go_on(delivery, link_now);
     else if (step->next == STORE_NEXT_GENERATE)
         go_on(delivery, generate);
     else
-        delivery->finished(delivery);
+        go_on(delivery, finish);
 }
 
 /* ---- life ---- */

@@ -6,9 +6,21 @@
  *        └── saved, nothing pending ──────────> finished: ack
  *
  * begin and save are jobs of the database's writer, generate and link run on the http_client loop; each step
- * hands the delivery to the next, so one thread has it at any time. A step that the database refuses for a
- * while (full, locked) is held and tried again, for as long as it takes; after 10 minutes the delivery is
- * overdue: its owner gives the message back to the broker, and what is delivered again waits for this one. */
+ * hands the delivery to the next, so one thread has it at any time, and it ends in the loop's. A step that
+ * the database refuses for a while (full, locked) is held and tried again, for as long as it takes; after 10
+ * minutes the delivery is overdue: its owner gives the message back to the broker, and what is delivered
+ * again waits for this one.
+ *
+ * What is written, and when, with the process dying anywhere between:
+ *   - begin, of a request that neither the broker nor the store knows: nothing (store_begin_first). The API
+ * may be called; after a crash the broker delivers again, and says so, which counts the start after all.
+ *   - begin, of any other: its start is counted and committed before the API is called, so that a request
+ * that kills the process is found out after its fifth start.
+ *   - save: playlist, request's end and pending link, durably, before the PATCH. From here on no delivery
+ * calls the API again.
+ *   - link: its end rides with the next write, after the ack as a rule. A crash before that means one more
+ *     PATCH, which changes nothing.
+ *   - ack: last. A crash before it means a delivery that finds everything done. */
 #ifndef PLAYLISTS_DELIVERY_H
 #define PLAYLISTS_DELIVERY_H
 
@@ -48,15 +60,14 @@ struct delivery {
     struct http_timer timer;
     struct generation generation;
     struct link_delivery link;
-    struct playlist
-        *playlist;         /* from its generation on; while thousands wait for theirs, it is what would weigh
-                            */
-    int64_t held_since_ms; /* monotonic; 0 = not held */
+    struct playlist *playlist; /* from its generation on: a thousand that wait for theirs stay small */
+    int64_t held_since_ms;     /* monotonic; 0 = not held */
 
     /* The owner's, untouched by the steps. */
     unsigned channel;
     uint64_t tag, incarnation;
     int64_t received_ms;
+    bool acked;
     struct delivery *next, *next_finished;
 };
 

@@ -163,13 +163,13 @@ static void try_once(struct generation *generation)
         .once = true, /* each call is an attempt that counts */
         .done = on_reply,
     };
+    FAILPOINT("generator.call.before");
+    http_client_send(generator->client, &generation->exchange);
+    FAILPOINT("generator.call.after");
     log_event(generation->failures ? LOG_REPEATED(LOG_INFO) : LOG_INFO, "lagmaster.call",
               FIELDS(generation, LOG_TEXT("style", generation->style)),
               "🎵 Appel API externe (tentative %d/%d) pour style: %s", generation->failures + 1,
               generator->settings.max_attempts, generation->style);
-    FAILPOINT("generator.call.before");
-    http_client_send(generator->client, &generation->exchange);
-    FAILPOINT("generator.call.after");
 }
 
 static void fall_back(struct generation *generation)
@@ -248,9 +248,9 @@ static void on_reply(struct http_exchange *exchange)
     }
     generation->playlist = TAKE(playlist);
     int64_t took_ms = clock_mono_ms() - generation->began_ms;
+    generation->done(generation); /* first: what follows need not wait for the line */
     log_event(LOG_INFO, "lagmaster.generated", FIELDS(generation, LOG_NUMBER("durationMs", took_ms)),
               "✅ Playlist générée avec succès: %s", generation->playlist->nom);
-    generation->done(generation);
 }
 
 static void on_timer(struct http_timer *timer)

@@ -27,6 +27,7 @@ struct generation {
     /* Loop's thread. failed(): one attempt more has, and the owner says generator_go_on when it has noted it.
      */
     void (*failed)(struct generation *generation);
+    /* The generation and its playlist must outlive the call; they may go from the loop's next task on. */
     void (*done)(struct generation *generation);
     struct playlist *playlist; /* done(): the owner's from here, with nom, styles, tracks, origine */
 

@@ -101,9 +101,14 @@ static void settle_finished(struct in_progress *set, const struct in_progress_ha
     struct delivery *delivery = set->finished;
     set->finished = NULL;
     pthread_mutex_unlock(&set->mutex);
+    if (!delivery)
+        return;
+    for (struct delivery *ended = delivery; ended; ended = ended->next_finished)
+        handlers->ended(arg, ended);
+    handlers->all_ended(arg);
     while (delivery) {
         struct delivery *next = delivery->next_finished;
-        handlers->ended(arg, delivery);
+        handlers->over(arg, delivery);
         unlink_active(set, delivery);
         delivery_free(delivery);
         delivery = next;

@@ -24,7 +24,9 @@ void in_progress_add(struct in_progress *set, struct delivery *delivery);
 
 /* What the worker does with deliveries; `arg` is the worker. */
 struct in_progress_handlers {
-    void (*ended)(void *arg, struct delivery *delivery); /* ack it; it is freed then */
+    void (*ended)(void *arg, struct delivery *delivery); /* ack it */
+    void (*all_ended)(void *arg);                        /* send the acks, if there were any ended */
+    void (*over)(void *arg, struct delivery *delivery);  /* after that; it is freed then */
     /* Held for too long: give the message back. The delivery goes on, and becomes stale. */
     void (*overdue)(void *arg, struct delivery *delivery);
     /* Void to the broker, which delivers it anew. */

@@ -248,10 +248,12 @@ void linker_deliver(struct linker *linker, struct link_delivery *delivery)
     if (delivery->token_header)
         delivery->exchange.headers[next++] = delivery->token_header;
     find_addresses(linker, delivery);
-    if (delivery->url_count) {
+    if (delivery->url_count)
         send_request(delivery);
+    if (delivery->started)
+        delivery->started(delivery);
+    if (delivery->url_count)
         return;
-    }
     (void)snprintf(delivery->reason, sizeof delivery->reason, "aucune adresse connue du service soirées");
     conclude(delivery, false);
 }

@@ -38,7 +38,9 @@ void linker_change_token(struct linker *linker, const char *token);
 /* One delivery in progress; embedded in its owner, who keeps it until done(). */
 struct link_delivery {
     struct link link;
-    bool quiet;                                   /* a repetition: its failure is logged at debug level */
+    bool quiet; /* a repetition: its failure is logged at debug level */
+    /* Loop's thread, once: the first request is on its way, or there is nowhere to send it. NULL is fine. */
+    void (*started)(struct link_delivery *delivery);
     void (*done)(struct link_delivery *delivery); /* loop's thread; the store has been told the outcome */
 
     bool ended; /* delivered or pointless; else it stays pending */

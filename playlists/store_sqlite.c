@@ -148,7 +148,6 @@ static enum status list_page(struct store *base, const char *soiree_id, const st
 
 static enum status insert(struct db_conn *conn, struct playlist *p, struct err *err)
 {
-    uuid_v7(p->id);
     p->version = 1;
     enum status status = db_run(conn, INSERT, err, "ttttttti", p->id, p->nom, p->description, p->styles.json,
                                 p->tracks.json, or_null(p->soiree_id), p->origine, p->created_ms);
@@ -190,6 +189,7 @@ static enum status create(struct db_conn *conn, struct store_write *write, struc
     }
     (void)text_copy(write->playlist.origine, sizeof write->playlist.origine, "manuelle");
     write->playlist.created_ms = now_ms;
+    uuid_v7(write->playlist.id);
     enum status status = insert(conn, &write->playlist, err);
     write->created = status == STATUS_OK;
     if (status == STATUS_OK && write->key[0])
@@ -261,6 +261,7 @@ static void submit(struct store *base, struct store_write *write)
     write->job.sqlite = (struct db_job){
         .run = run_write,
         .done = write_done,
+        .bare = true, /* what refuses a write is known once the playlist was read */
         .durable = true,
         .counts = store->counts,
         .grows = write->kind != STORE_DELETE,
@@ -357,11 +358,13 @@ static enum status save(struct db_conn *conn, struct store_step *step, struct er
     struct playlist *playlist = step->playlist;
     struct link *link = &step->link;
     playlist->created_ms = clock_wall_ms();
-    enum status status = insert(conn, playlist, err);
-    if (status == STATUS_OK)
-        status = db_run(conn, REQUEST_END, err, "ttt", step->soiree_id, step->message_id, playlist->id);
+    uuid_v7(playlist->id);
+    enum status status = db_run(conn, REQUEST_END, err, "ttt", step->soiree_id, step->message_id,
+                                playlist->id);
     if (status == STATUS_OK && db_changes(conn) == 0)
         return err_set(err, STATUS_CONFLICT, "the request was answered meanwhile");
+    if (status == STATUS_OK)
+        status = insert(conn, playlist, err);
     if (status == STATUS_OK)
         status = db_run(conn, LINK_INSERT, err, "tttti", playlist->id, step->soiree_id, step->request_id,
                         step->traceparent, playlist->created_ms + STORE_FIRST_LEASE_MS);
@@ -404,7 +407,13 @@ static void submit_step(struct store *base, struct store_step *step)
      * fsync. */
     bool saves = step->kind == STORE_SAVE;
     step->job.sqlite = (struct db_job){
-        .run = run_step, .done = step_done, .durable = saves, .grows = saves, .counts = store->counts};
+        .run = run_step,
+        .done = step_done,
+        .bare = true, /* a save that comes too late learns it before it writes */
+        .durable = saves,
+        .grows = saves,
+        .counts = store->counts,
+    };
     db_submit(store->db, &step->job.sqlite);
 }
 

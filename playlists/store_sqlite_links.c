@@ -71,6 +71,7 @@ void store_sqlite_links(struct store *base, struct store_links *links)
     links->job.sqlite = (struct db_job){
         .run = run_links,
         .done = links_done,
+        .bare = true,
         .lazy = links->kind == STORE_LINKS_END,
         .counts = store->counts,
     };

@@ -49,13 +49,25 @@ static void on_ended(void *arg, struct delivery *delivery)
 {
     struct worker *worker = arg;
     FAILPOINT("worker.ack.before");
-    bool acked = amqp_is_up(worker->amqp) && !is_stale(worker, delivery) &&
-                 amqp_ack(worker->amqp, delivery->channel, delivery->tag);
-    if (acked)
+    delivery->acked = amqp_is_up(worker->amqp) && !is_stale(worker, delivery) &&
+                      amqp_ack(worker->amqp, delivery->channel, delivery->tag);
+    if (delivery->acked)
         channels_settled(worker->channels, delivery->channel);
+}
+
+/* The acks do not wait for the lines about them. */
+static void on_all_ended(void *arg)
+{
+    struct worker *worker = arg;
+    (void)amqp_flush(worker->amqp);
     FAILPOINT("worker.ack.after");
-    metrics_count(&meters_deliveries, acked ? DELIVERY_ACKED : DELIVERY_VOID);
-    if (acked)
+}
+
+static void on_over(void *arg, struct delivery *delivery)
+{
+    (void)arg;
+    metrics_count(&meters_deliveries, delivery->acked ? DELIVERY_ACKED : DELIVERY_VOID);
+    if (delivery->acked)
         metrics_observe(&meters_delivery_durations, 0, (clock_mono_ms() - delivery->received_ms) * 1000);
     log_event(LOG_INFO, "message.done",
               LOG_FIELDS(LOG_TEXT("soireeId", delivery->message.soiree_id),
@@ -76,7 +88,8 @@ static void on_overdue(void *arg, struct delivery *delivery)
 
 static void settle(struct worker *worker)
 {
-    static const struct in_progress_handlers handlers = {on_ended, on_overdue, is_stale};
+    static const struct in_progress_handlers handlers = {on_ended, on_all_ended, on_over, on_overdue,
+                                                         is_stale};
     in_progress_settle(worker->deliveries, &handlers, worker);
 }
 
