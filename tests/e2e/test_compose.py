@@ -329,7 +329,7 @@ CMD ["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prome
 @contextlib.contextmanager
 def prometheus_image(folder):
     """Prometheus' image of docker-compose.yml: the one that is here or can be fetched, else for the while a
-    stand-in under its name, made of this machine's Debian package, with the same entry point, user and paths."""
+    stand-in under its name, made of this machine's Debian package: the same entry point, user and paths."""
     with open(ROOT / "docker-compose.yml", encoding="utf-8") as file:
         name = yaml.safe_load(file)["services"]["prometheus"]["image"]
     made = False
@@ -350,8 +350,8 @@ def prometheus_image(folder):
 
 
 class TestProfiles:
-    """`docker compose --env-file offline.env --profile offline --profile tls --profile monitoring up --build`:
-    with the imitation of the external API, HAProxy in front and Prometheus beside."""
+    """`docker compose --env-file offline.env` with the profiles `offline`, `tls` and `monitoring`: the imitation
+    of the external API, HAProxy in front, Prometheus beside."""
 
     @pytest.fixture(scope="class")
     def authority(self, tmp_path_factory):
@@ -372,8 +372,9 @@ class TestProfiles:
     @pytest.fixture(scope="class")
     def booked(self, stack, authority):
         """A soirée booked by HTTPS, by somebody who says to be somebody else; and its playlist."""
-        soiree = json.loads(curl("--cacert", authority.cert, f"{stack.soirees_tls}/api/soirees", "-d", EXAMPLE,
-                                 "-H", "Content-Type: application/json", "-H", "X-Forwarded-For: 198.51.100.7"))
+        soiree = json.loads(curl(
+            "--cacert", authority.cert, f"{stack.soirees_tls}/api/soirees", "-d", EXAMPLE,
+            "-H", "Content-Type: application/json", "-H", "X-Forwarded-For: 198.51.100.7"))
         return soiree, stack.linked_playlist(soiree)
 
     def test_the_imitation_makes_the_playlist_at_the_first_attempt(self, stack, booked):
@@ -387,8 +388,9 @@ class TestProfiles:
     def test_soirees_lists_and_playlists_come_by_https(self, stack, booked, authority):
         soiree, playlist = booked
         trusting = ("--cacert", authority.cert)
+        path = f"/api/playlists/{playlist['id']}"
         assert json.loads(curl(*trusting, f"{stack.soirees_tls}/api/soirees"))[0]["id"] == soiree["id"]
-        assert json.loads(curl(*trusting, f"{stack.playlists_tls}/api/playlists/{playlist['id']}")) == playlist
+        assert json.loads(curl(*trusting, stack.playlists_tls + path)) == playlist
         with pytest.raises(requests.exceptions.SSLError):
             requests.get(f"{stack.soirees_tls}/health", timeout=20)
 

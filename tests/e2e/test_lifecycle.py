@@ -342,7 +342,7 @@ def test_print_config_shows_what_counts_and_no_secret(program, tmp_path):
 
 @BOTH
 def test_every_secret_may_be_a_file(program, tmp_path):
-    """All that --help shows as such: what counts comes from the file, and is shown no more than the secret."""
+    """All that --help shows as such: the file counts, and what it holds is not shown."""
     shown = run(program, "--help").stdout
     names = set(re.findall(r"^ +or (\w+)_FILE, a file that holds it$", shown, re.MULTILINE)) - set(
         re.findall(r"^  (\w+) +not in this version", shown, re.MULTILINE))
