@@ -1,10 +1,13 @@
 """GET /metrics and GET /ready: what the daemons count, as Prometheus reads it, and whether it is true."""
 
+import os
+import re
 import sqlite3
 
 import pytest
 from harness import metrics
 from harness.booking import book, booking, made_for, message
+from harness.consul import ROOT
 from harness.metrics import scrape, value
 from harness.wait import free_port, wait_until
 
@@ -167,6 +170,16 @@ def test_promtool_has_nothing_against_either(stack):
     stack.soirees.get("/nope")
     passes_promtool(stack.soirees)
     passes_promtool(stack.playlists)
+
+
+def test_the_readme_names_every_metric_and_no_other(soirees, playlists):
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
+        table = file.read().partition("#### Metrics")[2].partition("####")[0]
+    named = {name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+             for name in re.findall(r"`([a-z_]+)`", row)}
+    shown = {name for daemon in (soirees, playlists)
+             for name in re.findall(r"^# TYPE (\w+) ", daemon.get("/metrics").text, re.MULTILINE)}
+    assert {name for name in shown if not name.startswith("process_")} == named
 
 
 def test_they_come_compressed_to_who_takes_that(soirees):

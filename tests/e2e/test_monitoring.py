@@ -32,14 +32,44 @@ def test_the_alerts_fire_when_they_should_and_not_before():
     assert status == 0, printed
 
 
-def test_every_alert_is_tested_and_explained():
+def readme():
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
+        return file.read()
+
+
+def test_every_alert_is_tested():
     names = {rule["alert"] for group in load("alerts.yml")["groups"] for rule in group["rules"]}
     tested = {case["alertname"] for test in load("alerts_test.yml")["tests"]
               for case in test.get("alert_rule_test", []) if case["exp_alerts"]}
     assert tested == names
-    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
-        rows = re.findall(r"^\| `(\w+)` \|", file.read(), re.MULTILINE)
-    assert names <= set(rows)
+
+
+def test_every_alert_has_its_runbook_in_the_readme():
+    alerts = {rule["alert"]: rule for group in load("alerts.yml")["groups"] for rule in group["rules"]}
+    chapter = readme().partition("### Alerts\n")[2].partition("\n### ")[0]
+    _, *parts = re.split(r"^#### (\w+)$", chapter, flags=re.MULTILINE)
+    books = dict(zip(parts[::2], parts[1::2]))
+    assert set(books) == set(alerts)
+    for name, rule in alerts.items():
+        assert rule["annotations"]["runbook"] == "README.md#" + name.lower()
+        assert books[name].strip().lower().startswith(rule["labels"]["severity"] + ","), name
+        for word in ("**Means**", "**Look**", "**Do**"):
+            assert word in books[name], name
+
+
+def test_every_link_inside_the_readme_leads_somewhere():
+    outside_code = re.sub(r"`[^`\n]*`", lambda code: code.group().strip("`"), readme())
+    anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+               for title in re.findall(r"^#+ (.*)$", outside_code, re.MULTILINE)}
+    links = set(re.findall(r"\]\(#([^)]*)\)", outside_code))
+    assert links and links <= anchors, links - anchors
+
+
+def queries():
+    """What "What to watch" asks Prometheus."""
+    table = readme().partition("### What to watch\n")[2].partition("####")[0]
+    return [query for row in re.findall(r"^\|[^|]+\| (`.+?`) \|", table, re.MULTILINE)
+            for query in re.findall(r"`([^`]+)`", row)]
 
 
 class Prometheus:
@@ -115,6 +145,9 @@ def test_prometheus_watches_both_services_and_rabbitmq(prometheus_broker, make_s
         for name in {name for rule in rules for name in re.findall(r"\b[a-z]+_[a-z_]+\b", rule)}:
             assert prometheus.query("count(%s)" % name), name
         assert {name for name, _state in prometheus.alerts()} == {"DeadLetters"}
+        assert len(queries()) > 15
+        for query in queries():
+            wait_until(lambda query=query: prometheus.api("query", query=query)["result"], 30, query)
         stack.playlists.stop()
         wait_until(lambda: ("ServiceDown", "pending") in prometheus.alerts()
                    and ("NoConsumer", "pending") in prometheus.alerts(), 60, "its absence is seen")
