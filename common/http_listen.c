@@ -340,6 +340,7 @@ static bool wait_for_work(struct http_server *server, bool accepts, int pause_ms
     int waits_ms = pause_ms ? pause_ms : deadlines ? SWEEP_MS : -1;
     pulse_beat("http-listener", waits_ms < 0 ? PULSE_IDLE : waits_ms);
     (void)poll(fds, count, waits_ms);
+    pulse_beat("http-listener", 0);
     uint64_t wakes;
     if (fds[0].revents)
         (void)!read(listener->wake_fd, &wakes, sizeof wakes);

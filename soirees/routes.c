@@ -126,6 +126,7 @@ static struct store_write *new_write(struct http_call *call, enum store_write_ki
 
 static void submit(struct http_call *call, struct soirees *soirees, struct store_write *write)
 {
+    FAILPOINT("soirees.submit.before");
     http_call_park(call);
     store_submit(soirees->store, write);
 }

@@ -77,7 +77,10 @@ def offline(program):
 def test_ready_then_alive_then_stopping(program, manager, daemons):
     daemon = daemons.new(program, offline(program), **manager.settings())
     daemon.launch()
-    wait_until(lambda: manager.fed() >= 3, 60, "three feedings")
+    wait_until(manager.fed, 60, "a feeding")
+    began = time.monotonic()
+    wait_until(lambda: manager.fed() >= 4, 60, "three more")
+    assert time.monotonic() - began < 1.5 * WATCHDOG_S  # twice as often as it must, at least
     assert manager.lines[0] == "READY=1"
     assert daemon.get("/health").status_code == 200  # ready was no promise
     before = len(manager.read())
@@ -152,6 +155,13 @@ def test_a_process_that_stood_still_is_not_taken_for_a_stuck_thread(manager_at_p
     assert "ne répond plus" not in daemon.log()
 
 
+def assert_stuck(daemon, thread):
+    """Its name is in the log once, as soon as it was late by half the interval (and a check came)."""
+    found = re.findall(r"(\S+) ne répond plus depuis (\d+) s", daemon.log())
+    assert [name for name, _seconds in found] == [thread]
+    assert WATCHDOG_S // 2 <= int(found[0][1]) < WATCHDOG_S
+
+
 @pytest.fixture
 def failpoints(built):
     if not has_failpoints("soirees"):
@@ -161,27 +171,41 @@ def failpoints(built):
 @pytest.mark.slow
 @pytest.mark.parametrize("failpoint, thread", [("db.commit.before:2", "db-writer"),  # 1 is the schema's
                                                ("relay.publish.before", "amqp"),
-                                               ("soirees.answer.before", "db-writer")])
+                                               ("soirees.answer.before", "db-writer"),
+                                               ("soirees.submit.before", "http")])
 def test_a_stuck_thread_of_soirees_starves_the_watchdog(failpoint, thread, failpoints, manager_at_path, vhost,
                                                         daemons):
     daemon = daemons.start("soirees", vhost.settings(), **manager_at_path.settings(), FAILPOINT=failpoint,
-                           FAILPOINT_HANGS=1)
+                           FAILPOINT_HANGS=1, HTTP_THREADS=4)
     with contextlib.suppress(requests.RequestException):
         daemon.post("/api/soirees", booking(), timeout=1)
     manager_at_path.starves()
-    assert "%s ne répond plus" % thread in daemon.log()
+    assert_stuck(daemon, thread)
     assert daemon.get("/health").status_code == 200  # the other threads know nothing of it
     daemon.kill()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("failpoint, thread", [("worker.received", "amqp"),
-                                               ("generator.call.before", "http-client")])
+                                               ("generator.call.before", "http-client"),
+                                               # it had nothing to wait for: the link was with the writer
+                                               ("linker.send.before:2", "http-client")])
 def test_a_stuck_thread_of_playlists_starves_the_watchdog(failpoint, thread, failpoints, manager_at_path,
                                                           vhost, worker):
     daemon = worker(**manager_at_path.settings(), FAILPOINT=failpoint, FAILPOINT_HANGS=1)
     vhost.publish(message("s1"))
     manager_at_path.starves()
-    assert "%s ne répond plus" % thread in daemon.log()
+    assert_stuck(daemon, thread)
     assert daemon.get("/health").status_code == 200
+    daemon.kill()
+
+
+@pytest.mark.slow
+def test_a_stuck_thread_is_named_after_a_minute_where_nobody_watches(failpoints, daemons):
+    daemon = daemons.start("soirees", offline("soirees"), FAILPOINT="soirees.answer.before", FAILPOINT_HANGS=1)
+    with contextlib.suppress(requests.RequestException):
+        daemon.post("/api/soirees", booking(), timeout=1)
+    began = time.monotonic()
+    wait_until(lambda: daemon.log_has("❌ Le fil d'exécution db-writer ne répond plus depuis 6"), 90, "its name")
+    assert time.monotonic() - began > 50
     daemon.kill()

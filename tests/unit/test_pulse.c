@@ -1,14 +1,13 @@
-#include "pulse.h"
+/* Threads that are late, and those that are not. */
+#include "raw_http.h"
 
+#include <dirent.h>
 #include <pthread.h>
 #include <semaphore.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <string.h>
 #include <time.h>
 
-#include <cmocka.h>
+#include "http_internal.h"
+#include "pulse.h"
 
 /* A thread that says what the test wants, step by step. */
 struct turner {
@@ -58,15 +57,29 @@ static int stop(void **state)
     return 0;
 }
 
-/* Until it is late; how late it is said to be. */
-static int64_t becomes_late(int64_t limit_ms)
+enum { PATIENCE = 30000 }; /* looks, a millisecond apart */
+
+static void wait_a_little(int *looks)
+{
+    assert_true(++*looks < PATIENCE);
+    nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
+/* Until the thread of this name is late; how late it is said to be. */
+static int64_t thread_becomes_late(const char *expected, int64_t limit_ms)
 {
     int64_t late_ms = 0;
     const char *name = NULL;
+    int looks = 0;
     while (!(name = pulse_late(limit_ms, &late_ms)))
-        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-    assert_string_equal(name, "turner");
+        wait_a_little(&looks);
+    assert_string_equal(name, expected);
     return late_ms;
+}
+
+static int64_t becomes_late(int64_t limit_ms)
+{
+    return thread_becomes_late("turner", limit_ms);
 }
 
 static void test_a_thread_that_is_back_in_time_is_not_late(void **state)
@@ -115,6 +128,49 @@ static void test_of_several_the_latest_is_named(void **state)
     pulse_beat("here", PULSE_IDLE);
 }
 
+/* Whether the thread of this name sleeps (proc(5): the state follows the name). */
+static bool sleeps(const char *name)
+{
+    CLEANUP(free_text) char *wanted = mem_format("(%s) S ", name);
+    bool found = false;
+    DIR *folder = opendir("/proc/self/task");
+    for (struct dirent *entry; folder && !found && (entry = readdir(folder));) {
+        CLEANUP(free_text) char *path = mem_format("/proc/self/task/%s/stat", entry->d_name);
+        char line[512] = "";
+        FILE *file = fopen(path, "re");
+        if (file) {
+            found = fgets(line, sizeof line, file) && strstr(line, wanted);
+            (void)fclose(file);
+        }
+    }
+    if (folder)
+        (void)closedir(folder);
+    return found;
+}
+
+/* While nobody is connected it waits without an end; that ends with whoever comes. */
+static void test_a_listener_that_is_held_up_by_the_first_to_come_is_late(void **state)
+{
+    (void)state;
+    static const struct http_route routes[] = {{"GET", "/", raw_echo, 0}};
+    unsigned port = 0;
+    int looks = 0;
+    struct http_server *server = raw_server(
+        (struct http_server_config){.threads = 1, .routes = routes, .route_count = 1}, &port);
+    while (!sleeps("http-listener"))
+        wait_a_little(&looks);
+    int64_t late_ms = 0;
+    assert_null(pulse_late(0, &late_ms));
+    pthread_mutex_lock(&server->listener.mutex);
+    int fd = raw_dial(port);
+    (void)thread_becomes_late("http-listener", 20);
+    pthread_mutex_unlock(&server->listener.mutex);
+    while (pulse_late(20, &late_ms))
+        wait_a_little(&looks);
+    (void)close(fd);
+    http_server_close(server);
+}
+
 int main(void)
 {
 #define TEST(test) cmocka_unit_test_setup_teardown(test, start, stop)
@@ -124,6 +180,7 @@ int main(void)
         TEST(test_a_thread_that_waits_for_work_is_never_late),
         TEST(test_a_thread_that_ended_is_forgotten),
         TEST(test_of_several_the_latest_is_named),
+        cmocka_unit_test(test_a_listener_that_is_held_up_by_the_first_to_come_is_late),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
