@@ -100,6 +100,7 @@ struct http_server {
     struct http_meter *meters;  /* http_metrics.c's */
     struct MHD_Daemon *daemon;
     struct http_listener listener;
+    atomic_bool leaving; /* answers say Connection: close */
     atomic_bool draining;
     atomic_bool stopped;    /* no handler is called any more */
     atomic_uint unanswered; /* calls whose head has arrived and whose answer is not sent */

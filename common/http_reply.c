@@ -193,7 +193,7 @@ static void add_own_headers(const struct http_call *call, struct MHD_Response *r
     }
     if (cors_origin[0] && strcmp(cors_origin, "*") != 0)
         add_header(response, "Vary", "Origin");
-    if (call->close || atomic_load_explicit(&call->server->draining, memory_order_relaxed))
+    if (call->close || atomic_load_explicit(&call->server->leaving, memory_order_relaxed))
         add_header(response, "Connection", "close");
 }
 

@@ -251,8 +251,15 @@ enum status http_server_open(struct http_server **ret_server, const struct http_
 
 /* ---- ending ---- */
 
+void http_server_leave(struct http_server *server)
+{
+    if (server)
+        atomic_store(&server->leaving, true);
+}
+
 void http_server_drain(struct http_server *server)
 {
+    http_server_leave(server);
     atomic_store(&server->draining, true);
     http_listener_refuse(server);
 }
@@ -317,6 +324,7 @@ void http_server_close(struct http_server *server)
 {
     if (!server)
         return;
+    http_server_leave(server);
     atomic_store(&server->draining, true);
     http_listener_stop(server);
     if (server->daemon) {

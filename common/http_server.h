@@ -72,8 +72,11 @@ struct http_server_config {
 enum status http_server_open(struct http_server **ret_server, const struct http_server_config *config,
                              struct err *err);
 
-/* Draining: refuses new connections (the listening socket is shut down), goes on serving the open ones, each
- * of whose next answers says Connection: close. Any thread. */
+/* Says goodbye: goes on serving old and new connections, each of whose next answers says Connection: close.
+ * Any thread; NULL is fine. */
+void http_server_leave(struct http_server *server);
+
+/* Draining: as above, but refuses new connections (the listening socket is shut down). Any thread. */
 void http_server_drain(struct http_server *server);
 
 /* Waits until no call is unanswered, at most `timeout_ms` (0: looks once). Returns whether that was reached.

@@ -84,6 +84,10 @@ static const struct setting shared_settings[] = {
                  .check = proxies_check),
     NUMBER_SETTING("SHUTDOWN_GRACE_MS", "10000", 0, 3600000,
                    "what work in progress gets to finish on SIGTERM, ms", .live = true),
+    NUMBER_SETTING(
+        "SHUTDOWN_DELAY_MS", "0", 0, 3600000,
+        "of these, what load balancers get to notice: the service says that it stops, and serves on",
+        .live = true),
     NUMBER_SETTING("HTTP_THREADS", "", 1, 64, "threads that serve HTTP; none: one a core, at most 8"),
     CHOICE_SETTING("LOG_FORMAT", "pretty", "pretty json", "lines for people or for machines", .live = true),
     CHOICE_SETTING("LOG_LEVEL", "info", "debug info warn error", "least level that is logged", .live = true),
@@ -169,12 +173,12 @@ static void *stop_deadline(void *arg)
     _exit(atomic_load(&failed) ? EXIT_FAILED : 0);
 }
 
-static void stop(const struct service_program *program, void *service, int grace_ms)
+static void stop(const struct service_program *program, void *service, int delay_ms, int grace_ms)
 {
     int deadline_ms = grace_ms + STOP_MARGIN_MS;
     pthread_t watchdog;
     bool watched = pthread_create(&watchdog, NULL, stop_deadline, &deadline_ms) == 0;
-    program->stop(service, grace_ms);
+    program->stop(service, delay_ms, grace_ms);
     if (watched) {
         (void)pthread_cancel(watchdog);
         (void)pthread_join(watchdog, NULL);
@@ -199,6 +203,9 @@ static void check(const struct service_program *program, const struct config *co
         (void)tokens_open(ret_tokens, tokens_path, problems);
     if (!*config_text(config, "RABBITMQ_CERT_FILE") != !*config_text(config, "RABBITMQ_KEY_FILE"))
         buf_text(problems, "RABBITMQ_CERT_FILE, RABBITMQ_KEY_FILE: one without the other\n");
+    long delay_ms = config_number(config, "SHUTDOWN_DELAY_MS");
+    if (delay_ms > 0 && delay_ms >= config_number(config, "SHUTDOWN_GRACE_MS"))
+        buf_text(problems, "SHUTDOWN_DELAY_MS: must be less than SHUTDOWN_GRACE_MS, of which it is a part\n");
     if (program->check && problems->len == 0)
         program->check(config, problems);
 }
@@ -260,7 +267,7 @@ static int run(const struct service_program *program, struct config *config)
     serve(&running, config, &signals);
     int grace_ms = (int)config_number(config, "SHUTDOWN_GRACE_MS");
     notify_stopping(grace_ms + 2 * STOP_MARGIN_MS);
-    stop(program, running.service, grace_ms);
+    stop(program, running.service, (int)config_number(config, "SHUTDOWN_DELAY_MS"), grace_ms);
     return atomic_load(&failed) ? EXIT_FAILED : 0;
 }
 
@@ -376,12 +383,21 @@ enum status service_http_open(struct http_server **ret_server, const struct conf
     return http_server_open(ret_server, &http, err);
 }
 
-void service_http_close(struct http_server *server, int timeout_ms)
+int service_left_ms(int64_t end_ms)
+{
+    int64_t left_ms = end_ms - clock_mono_ms();
+    return left_ms > 0 ? (int)left_ms : 0;
+}
+
+void service_http_close(struct http_server *server, int64_t serve_until_ms, int64_t end_ms)
 {
     if (!server)
         return;
+    int serves_ms = service_left_ms(serve_until_ms < end_ms ? serve_until_ms : end_ms);
+    const struct timespec serves = {.tv_sec = serves_ms / 1000, .tv_nsec = serves_ms % 1000 * 1000000L};
+    nanosleep(&serves, NULL);
     http_server_drain(server);
-    (void)http_server_idle(server, timeout_ms);
+    (void)http_server_idle(server, service_left_ms(end_ms));
     http_server_close(server);
 }
 

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "amqp.h"
 #include "config.h"
@@ -31,8 +32,9 @@ struct service_program {
     enum status (*start)(const struct config *config, void **ret_service, struct err *err);
     /* The live settings of `config` may have changed; what is under way ends as it began. The main thread. */
     void (*changed)(void *service, const struct config *config);
-    /* Ends it: finishes what is under way within `grace_ms`, deregisters, closes, frees. */
-    void (*stop)(void *service, int grace_ms);
+    /* Ends it: deregisters, serves on for `delay_ms` (load balancers take that long to send elsewhere),
+     * finishes what is under way, closes, frees; all but the last two within `grace_ms`. */
+    void (*stop)(void *service, int delay_ms, int grace_ms);
 };
 
 /* Everything a main() does: command line, settings, start, wait for SIGTERM or SIGINT, stop; meanwhile SIGHUP
@@ -47,8 +49,12 @@ void service_fail(const char *reason);
 enum status service_http_open(struct http_server **ret_server, const struct config *config,
                               const struct http_route *routes, size_t route_count, void *service,
                               struct err *err);
-/* Drains, waits at most `timeout_ms` for what is being answered, closes. NULL is fine. */
-void service_http_close(struct http_server *server, int timeout_ms);
+/* From now until `end_ms` (monotonic); 0 when that is past. */
+int service_left_ms(int64_t end_ms);
+
+/* Serves on until `serve_until_ms`, drains, waits until `end_ms` at most for what is being answered, closes;
+ * times are monotonic. NULL is fine. */
+void service_http_close(struct http_server *server, int64_t serve_until_ms, int64_t end_ms);
 unsigned service_http_threads(const struct config *config);
 
 /* The broker's settings as an amqp_config; free() *ret_urls after amqp_new. */

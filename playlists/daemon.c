@@ -130,7 +130,7 @@ enum status daemon_start(const struct config *config, void **ret_service, struct
     playlists->handover.task.run = take_over;
     enum status status = open_all(playlists, config, err);
     if (status != STATUS_OK) {
-        daemon_stop(playlists, 0);
+        daemon_stop(playlists, 0, 0);
         return status;
     }
     log_event(LOG_INFO, "service.started",
@@ -141,15 +141,17 @@ enum status daemon_start(const struct config *config, void **ret_service, struct
 }
 
 /* First nobody sends us anything new, then the threads end, then what they shared goes. */
-void daemon_stop(void *service, int grace_ms)
+void daemon_stop(void *service, int delay_ms, int grace_ms)
 {
     struct playlists *playlists = service;
     int64_t end_ms = clock_mono_ms() + grace_ms;
     since_set(&playlists->draining, true);
+    http_server_leave(playlists->server);
+    worker_stop_consuming(playlists->worker);
     consul_stop(playlists->consul, grace_ms < DEREGISTER_MS ? grace_ms : DEREGISTER_MS);
-    worker_stop(playlists->worker, grace_ms);
-    int64_t left_ms = end_ms - clock_mono_ms();
-    service_http_close(playlists->server, left_ms > 0 ? (int)left_ms : 0);
+    int64_t serve_until_ms = clock_mono_ms() + delay_ms;
+    worker_stop(playlists->worker, service_left_ms(end_ms));
+    service_http_close(playlists->server, serve_until_ms, end_ms);
     http_client_stop(playlists->client);
     worker_abandon(playlists->worker);
     store_close(playlists->store);

@@ -9,6 +9,6 @@ enum status daemon_start(const struct config *config, void **ret_service, struct
 /* The lagmaster settings count from the next attempt, SOIREES_TOKEN from the next PATCH, PLAYLIST_WORKERS at
  * once: see generator_change, linker_change_token, worker_resize. */
 void daemon_changed(void *service, const struct config *config);
-void daemon_stop(void *service, int grace_ms);
+void daemon_stop(void *service, int delay_ms, int grace_ms);
 
 #endif

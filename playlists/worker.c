@@ -341,15 +341,22 @@ void worker_resize(struct worker *worker, unsigned workers)
         amqp_wake(worker->amqp);
 }
 
-void worker_stop(struct worker *worker, int grace_ms)
+void worker_stop_consuming(struct worker *worker)
 {
-    if (!worker || !worker->running)
+    if (!worker || !worker->running || atomic_load(&worker->stopping))
         return;
     log_event(LOG_INFO, "worker.stopping", LOG_FIELDS(LOG_NUMBER("busy", worker_busy(worker))),
               "\n⚠️ Arrêt du worker...");
     atomic_store(&worker->stopping, true);
     since_set(&worker->state, STATE_STOPPING);
     amqp_wake(worker->amqp);
+}
+
+void worker_stop(struct worker *worker, int grace_ms)
+{
+    if (!worker || !worker->running)
+        return;
+    worker_stop_consuming(worker);
     in_progress_wait(worker->deliveries, grace_ms);
     amqp_stop(worker->amqp);
     pthread_join(worker->thread, NULL);

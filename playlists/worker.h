@@ -34,7 +34,10 @@ enum status worker_start(struct worker *worker, struct err *err);
  * connection; the superfluous ones stop consuming, and end with what they have. */
 void worker_resize(struct worker *worker, unsigned workers);
 
-/* Stops consuming, gives what is in progress `grace_ms` to finish, closes the connection, ends the thread.
+/* Says that nothing more is to be taken off the queue; returns at once. NULL is fine. */
+void worker_stop_consuming(struct worker *worker);
+
+/* As above, and gives what is in progress `grace_ms` to finish, closes the connection, ends the thread.
  * What is left stays unacked: the broker delivers it again, to somebody. NULL is fine. */
 void worker_stop(struct worker *worker, int grace_ms);
 

@@ -63,7 +63,7 @@ enum status daemon_start(const struct config *config, void **ret_service, struct
     since_set(&soirees->draining, false);
     enum status status = open_all(soirees, config, err);
     if (status != STATUS_OK) {
-        daemon_stop(soirees, 0);
+        daemon_stop(soirees, 0, 0);
         return status;
     }
     log_event(LOG_INFO, "service.started",
@@ -74,12 +74,14 @@ enum status daemon_start(const struct config *config, void **ret_service, struct
 }
 
 /* First nobody sends us anything new, then the threads end, then what they shared goes. */
-void daemon_stop(void *service, int grace_ms)
+void daemon_stop(void *service, int delay_ms, int grace_ms)
 {
     struct soirees *soirees = service;
+    int64_t end_ms = clock_mono_ms() + grace_ms;
     since_set(&soirees->draining, true);
+    http_server_leave(soirees->server);
     consul_stop(soirees->consul, grace_ms < DEREGISTER_MS ? grace_ms : DEREGISTER_MS);
-    service_http_close(soirees->server, grace_ms);
+    service_http_close(soirees->server, clock_mono_ms() + delay_ms, end_ms);
     relay_stop(soirees->relay);
     http_client_stop(soirees->client);
     store_close(soirees->store);

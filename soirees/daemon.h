@@ -8,6 +8,6 @@
 enum status daemon_start(const struct config *config, void **ret_service, struct err *err);
 /* REQUEST_AGAIN_AFTER_S counts from the next confirm; 0 ends what is sent again, what stays open stays so. */
 void daemon_changed(void *service, const struct config *config);
-void daemon_stop(void *service, int grace_ms);
+void daemon_stop(void *service, int delay_ms, int grace_ms);
 
 #endif

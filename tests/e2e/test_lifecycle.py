@@ -21,7 +21,7 @@ SHARED = """SERVICE_PORT SERVICE_BIND SERVICE_NAME SERVICE_ADDRESS DATABASE_PATH
     RABBITMQ_USER RABBITMQ_PASS RABBITMQ_VHOST RABBITMQ_URL RABBITMQ_CA_FILE RABBITMQ_CERT_FILE
     RABBITMQ_KEY_FILE RABBITMQ_HEARTBEAT RABBITMQ_QUEUE_TYPE CONSUL_HOST CONSUL_PORT CONSUL_TOKEN
     CONSUL_SCHEME CONSUL_CA_FILE CORS_ORIGIN API_TOKENS_FILE METRICS_OPEN TRUSTED_PROXIES SHUTDOWN_GRACE_MS
-    HTTP_THREADS LOG_FORMAT LOG_LEVEL CORE_DUMPS
+    SHUTDOWN_DELAY_MS HTTP_THREADS LOG_FORMAT LOG_LEVEL CORE_DUMPS
     CONFIG_FILE""".split()
 OWN = {"soirees": ["REQUEST_AGAIN_AFTER_S"],
        "playlists": """SOIREES_URL SOIREES_CA_FILE SOIREES_TOKEN LAGMASTER_URL LAGMASTER_CA_FILE
@@ -82,6 +82,7 @@ def test_check_config_of_good_settings_touches_nothing(program, tmp_path):
 
 BAD = {"SERVICE_PORT": "99999", "RABBITMQ_PORT": "abc", "RABBITMQ_HEARTBEAT": "-1", "CONSUL_PORT": "0",
        "CONSUL_SCHEME": "ftp", "LOG_FORMAT": "xml", "LOG_LEVEL": "loud", "SHUTDOWN_GRACE_MS": "10s",
+       "SHUTDOWN_DELAY_MS": "-1",
        "HTTP_THREADS": "0", "RABBITMQ_QUEUE_TYPE": "stream", "RABBITMQ_URL": "http://u:s3cret-url@x/"}
 BAD_OWN = {"soirees": {"REQUEST_AGAIN_AFTER_S": "bientôt"},
            "playlists": {"LAGMASTER_URL": "lagmaster", "LAGMASTER_TIMEOUT_MS": "0",
@@ -105,6 +106,14 @@ def test_attempts_and_pauses_together_stay_under_25_minutes(tmp_path):
     result = run("playlists", "--check-config", LAGMASTER_TIMEOUT_MS=600000, LAGMASTER_MAX_ATTEMPTS=3)
     assert result.returncode == 2
     assert "LAGMASTER_" in result.stderr
+
+
+@BOTH
+def test_the_delay_of_a_stop_is_less_than_its_grace(program):
+    assert run(program, "--check-config", SHUTDOWN_DELAY_MS=0, SHUTDOWN_GRACE_MS=0).returncode == 0
+    assert run(program, "--check-config", SHUTDOWN_DELAY_MS=9999).returncode == 0
+    result = run(program, "--check-config", SHUTDOWN_DELAY_MS=10000)
+    assert result.returncode == 2 and "SHUTDOWN_DELAY_MS: must be less than SHUTDOWN_GRACE_MS" in result.stderr
 
 
 @BOTH

@@ -53,6 +53,49 @@ def test_a_stop_lets_a_call_end_within_the_grace(stack):
     assert stack.lagmaster.count == 1
 
 
+@pytest.mark.threads
+@pytest.mark.slow
+def test_a_stop_serves_on_until_load_balancers_have_noticed(consul, make_stack):
+    """It is red and deregistered, consumes nothing any more, and answers as ever, on new connections, too."""
+    settings = {"SHUTDOWN_DELAY_MS": 5000, "SHUTDOWN_GRACE_MS": 15000}
+    stack = make_stack(consul=consul, soirees=settings, playlists=settings).start()
+    names = ("service-soirees", "service-playlists")
+    wait_until(lambda: all(consul.services(name) for name in names), what="both are registered")
+    for daemon in (stack.soirees, stack.playlists):
+        daemon.begin_stop()
+    began = time.monotonic()
+    wait_until(lambda: not any(consul.services(name) for name in names), what="both are deregistered")
+    wait_until(lambda: stack.vhost.depth()[1] == 0, what="the worker no longer consumes")
+    made = {}
+    for daemon, path, document in ((stack.soirees, "/api/soirees", BOOKING),
+                                   (stack.playlists, "/api/playlists", {"nom": "Mix"})):
+        for asked in ("/health", "/ready"):
+            reply = daemon.get(asked)
+            assert (reply.status_code, reply.headers["Connection"]) == (503, "close")
+        reply = daemon.post(path, document)
+        assert (reply.status_code, reply.headers["Connection"]) == (201, "close")
+        made[daemon] = "%s/%s" % (path, reply.json()["id"])
+    for daemon, path in made.items():
+        daemon.end_stop()
+        assert 5 <= time.monotonic() - began < 15 + 2 + 3
+        daemon.start()
+        assert daemon.get(path).status_code == 200
+
+
+def test_the_time_that_a_stop_serves_on_is_a_part_of_its_grace(make_stack):
+    settings = {"SHUTDOWN_DELAY_MS": 1500, "SHUTDOWN_GRACE_MS": 2000}
+    stack = make_stack(playlists=settings, soirees=settings).start()
+    stack.lagmaster.control(mode="hang")
+    stack.book()
+    waiting(stack.lagmaster)
+    for daemon in (stack.playlists, stack.soirees):
+        with socket.create_connection(("127.0.0.1", daemon.port)) as client:
+            client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n\r\n{")
+            began = time.monotonic()
+            daemon.stop()
+        assert 1.5 <= time.monotonic() - began < 2 + 2 + 3  # the grace, the rest of it, and a slow machine
+
+
 def test_kill_9_during_a_call_ends_with_one_playlist(stack):
     stack.lagmaster.control(mode="hang")
     made = stack.book()
