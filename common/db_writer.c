@@ -46,35 +46,40 @@ static enum status run_alone(struct db *db, struct db_job *job)
     return job->err.status;
 }
 
-/* Runs one job of several, in its own savepoint where it may need one: for every page that it changes a
- * savepoint keeps a copy. Returns not OK only where the whole transaction is gone (SQLite rolls it back by
- * itself on some errors: "Response To Errors Within A Transaction", lang_transaction.html), or is to go. */
-static enum status run_job(struct db *db, struct db_job *job, struct err *err)
-{
-    sqlite3 *handle = db->writer.handle;
-    int64_t changes = sqlite3_total_changes64(handle);
-    enum status status = job->bare ? STATUS_OK : db_control(&db->writer, DB_SAVEPOINT, err);
-    if (status != STATUS_OK)
-        return status;
-    status = run_alone(db, job);
-    bool half_done = job->bare && status != STATUS_OK && sqlite3_total_changes64(handle) != changes;
-    if (half_done || sqlite3_get_autocommit(handle)) {
-        *err = job->err;
-        return status != STATUS_OK ? status : err_set(err, STATUS_IO, "SQLite: transaction lost");
-    }
-    if (job->bare)
-        return STATUS_OK;
-    if (status != STATUS_OK && (status = db_control(&db->writer, DB_ROLLBACK_TO, err)) != STATUS_OK)
-        return status;
-    return db_control(&db->writer, DB_RELEASE, err);
-}
-
 struct batch {
     struct db *db;
     struct db_job *jobs;
     struct err space;
     bool refused; /* the only job failed, and the database did not */
+    bool careful; /* every job gets a savepoint, bare ones too */
+    bool spoiled; /* a bare job failed after a write: once more, carefully */
 };
+
+/* Runs one job of several, in its own savepoint where it may need one: for every page that it changes a
+ * savepoint keeps a copy. Returns not OK only where the whole transaction is gone (SQLite rolls it back by
+ * itself on some errors: "Response To Errors Within A Transaction", lang_transaction.html), or is to go. */
+static enum status run_job(struct batch *batch, struct db_job *job, struct err *err)
+{
+    struct db *db = batch->db;
+    sqlite3 *handle = db->writer.handle;
+    bool bare = job->bare && !batch->careful;
+    int64_t changes = sqlite3_total_changes64(handle);
+    enum status status = bare ? STATUS_OK : db_control(&db->writer, DB_SAVEPOINT, err);
+    if (status != STATUS_OK)
+        return status;
+    status = run_alone(db, job);
+    bool lost = sqlite3_get_autocommit(handle);
+    batch->spoiled = bare && !lost && status != STATUS_OK && sqlite3_total_changes64(handle) != changes;
+    if (batch->spoiled || lost) {
+        *err = job->err;
+        return status != STATUS_OK ? status : err_set(err, STATUS_IO, "SQLite: transaction lost");
+    }
+    if (bare)
+        return STATUS_OK;
+    if (status != STATUS_OK && (status = db_control(&db->writer, DB_ROLLBACK_TO, err)) != STATUS_OK)
+        return status;
+    return db_control(&db->writer, DB_RELEASE, err);
+}
 
 static enum status run_batch(void *arg, struct err *err)
 {
@@ -85,7 +90,7 @@ static enum status run_batch(void *arg, struct err *err)
             job->err = batch->space;
             continue;
         }
-        enum status status = lone ? run_alone(batch->db, job) : run_job(batch->db, job, err);
+        enum status status = lone ? run_alone(batch->db, job) : run_job(batch, job, err);
         if (lone && status != STATUS_OK) {
             *err = job->err;
             batch->refused = !sqlite3_get_autocommit(batch->db->writer.handle);
@@ -141,6 +146,11 @@ static void commit_jobs(struct db *db, struct db_job *jobs)
     err.status = set_sync(db, durable, &err);
     if (err.status == STATUS_OK)
         err.status = db_transaction(&db->writer, run_batch, &batch, &err);
+    if (batch.spoiled) {
+        batch.careful = true;
+        err = (struct err){0};
+        err.status = db_transaction(&db->writer, run_batch, &batch, &err);
+    }
     atomic_store(&db->write_began_ms, 0);
     struct err none = {0};
     set_health(db, batch.refused ? &none : &err);

@@ -261,7 +261,6 @@ static void submit(struct store *base, struct store_write *write)
     write->job.sqlite = (struct db_job){
         .run = run_write,
         .done = write_done,
-        .bare = true, /* what refuses a write is known once the playlist was read */
         .durable = true,
         .counts = store->counts,
         .grows = write->kind != STORE_DELETE,
