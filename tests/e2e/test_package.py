@@ -178,7 +178,8 @@ def test_the_unit_is_valid_and_little_exposed(program, trees, tmp_path):
     here = tmp_path / unit.name  # the program is not installed here
     here.write_text(text.replace("ExecStart=/usr/bin", "ExecStart=%s" % (trees[program] / "usr/bin")))
     assert output("systemd-analyze", "verify", "--man=no", here) == ""
-    for line in ("Type=notify", "User=" + program, "StateDirectory=" + program, "WatchdogSec=2min"):
+    for line in ("Type=notify", "User=" + program, "StateDirectory=" + program, "WatchdogSec=2min",
+                 "ExecReload=/bin/sh -c 'kill -HUP $MAINPID'"):
         assert line in text.splitlines()
 
 
@@ -367,6 +368,11 @@ def test_the_services_under_systemd(packages, trees, tmp_path):
         box.run("env", "DATABASE_PATH=/root/copy.db", "soirees", "--check")
 
         first = box.shows("soirees", "MainPID")
+        box.sh("echo LOG_LEVEL=debug >>/etc/soirees/soirees.env && systemctl reload soirees")
+        wait_until(lambda: "LOG_LEVEL (info → debug)" in box.run("journalctl", "-u", "soirees", "--no-pager"), 60,
+                   "the reload")
+        wait_until(lambda: box.active("soirees"), 60, "its end")
+        assert box.shows("soirees", "MainPID") == first
         box.install("99.0")
         wait_until(lambda: box.active("soirees") and box.shows("soirees", "MainPID") not in ("0", first), 60,
                    "a restart by the upgrade")
