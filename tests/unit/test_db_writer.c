@@ -497,6 +497,71 @@ static void test_one_durable_job_makes_its_whole_batch_durable(void **state)
     assert_true(atomic_load(&vfs_syncs) > before);
 }
 
+/* ---- lazy jobs ---- */
+
+static void submit_lazy(struct fixture *fixture, struct item_job *item, const char *name)
+{
+    item_init(item, name);
+    item->job.durable = false;
+    item->job.lazy = true;
+    db_submit(fixture->db, &item->job);
+}
+
+static void test_a_lazy_job_alone_waits_a_moment(void **state)
+{
+    struct fixture *fixture = *state;
+    struct item_job lazy;
+    int64_t began_ms = clock_mono_ms();
+    submit_lazy(fixture, &lazy, "of a writer that sleeps");
+    assert_int_equal(item_wait(&lazy), STATUS_OK);
+    assert_true(clock_mono_ms() - began_ms >= 90); /* it has waked nobody for itself */
+    assert_int_equal(count_items(fixture->db, "of a writer that sleeps"), 1);
+    assert_int_equal(add_item(fixture->db, "wakes it"), STATUS_OK);
+    submit_lazy(fixture, &lazy, "of a writer that was just at work");
+    assert_int_equal(item_wait(&lazy), STATUS_OK);
+    assert_int_equal(count_items(fixture->db, "of a writer that was just at work"), 1);
+}
+
+static void test_a_lazy_job_rides_with_the_next_one(void **state)
+{
+    struct fixture *fixture = *state;
+    static struct noted_job jobs[2];
+    static struct history history;
+    int64_t took_ms;
+    do { /* again, where this thread was kept from the second for so long that the first went alone */
+        int64_t began_ms = clock_mono_ms(), rows = visible_rows(fixture->db);
+        history = (struct history){.db = fixture->db};
+        for (int i = 0; i < 2; i++) {
+            (void)snprintf(jobs[i].name, sizeof jobs[i].name, "%d after %d", i, (int)rows);
+            item_init(&jobs[i].item, jobs[i].name);
+            jobs[i].item.job.run = run_noted;
+            jobs[i].item.job.done = noted_finished;
+            jobs[i].item.job.lazy = i == 0;
+            jobs[i].number = i;
+            jobs[i].history = &history;
+            db_submit(fixture->db, &jobs[i].item.job);
+        }
+        took_ms = clock_mono_ms() - began_ms;
+        for (int i = 0; i < 2; i++)
+            assert_int_equal(item_wait(&jobs[i].item), STATUS_OK);
+    } while (took_ms >= 90);
+    assert_int_equal(history.count, 4);
+    assert_true(history.events[0].what == 'r' && history.events[0].number == 0);
+    assert_true(history.events[1].what == 'r' && history.events[1].number == 1);
+    assert_int_equal(history.events[2].visible, history.events[0].visible + 2); /* one transaction */
+}
+
+static void test_closing_waits_for_lazy_jobs_too(void **state)
+{
+    struct fixture *fixture = *state;
+    struct item_job lazy;
+    submit_lazy(fixture, &lazy, "late");
+    fixture_close(fixture);
+    assert_int_equal(item_wait(&lazy), STATUS_OK);
+    fixture_open(fixture);
+    assert_int_equal(count_items(fixture->db, "late"), 1);
+}
+
 static int install_vfs(void **state)
 {
     (void)state;
@@ -517,6 +582,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST_OPEN(test_what_has_queued_up_is_one_transaction_told_after_its_commit),
+        TEST_OPEN(test_a_lazy_job_alone_waits_a_moment),
+        TEST_OPEN(test_a_lazy_job_rides_with_the_next_one),
+        TEST_OPEN(test_closing_waits_for_lazy_jobs_too),
         TEST_OPEN(test_a_batch_has_at_most_256_jobs),
         TEST_OPEN(test_a_job_that_fails_is_rolled_back_alone),
         TEST_OPEN(test_a_lone_job_that_fails_leaves_nothing_and_the_database_healthy),
