@@ -78,6 +78,9 @@ void db_submit(struct db *db, struct db_job *job);
  * recovers without traffic. */
 enum status db_health(struct db *db, int64_t *ret_since_ms, struct err *err);
 
+/* Whether the last write and the last look at the free space were well. Any thread; costs nothing. */
+bool db_was_well(struct db *db);
+
 /* Appends the database's metrics (see metrics.h): sizes, free space, commits, their sizes and durations. Any
  * thread. */
 void db_put_metrics(struct db *db, struct buf *out);

@@ -300,6 +300,11 @@ enum status db_health(struct db *db, int64_t *ret_since_ms, struct err *err)
     return health.status;
 }
 
+bool db_was_well(struct db *db)
+{
+    return since_state(&db->write_ok) && since_state(&db->space_ok);
+}
+
 enum status db_writer_start(struct db *db, struct err *err)
 {
     pthread_condattr_t monotonic;

@@ -133,10 +133,10 @@ void store_step(struct store *store, struct store_step *step);
 
 /* STORE_BEGIN at once, in the caller's thread, where it need not write: true for a request of which neither
  * the broker nor the store has heard before, with next, starts and failures as STORE_BEGIN sets them. False:
- * it takes a STORE_BEGIN. No write, because the broker remembers this start: should the process die, the
- * message comes back marked as redelivered, and a STORE_BEGIN of such a one that finds no row counts the
- * start before it too. (So a message that was on its way to a connection that broke counts as started once.)
- */
+ * it takes a STORE_BEGIN; so too where the last write failed, lest something is asked for that cannot be
+ * saved. No write, because the broker remembers this start: should the process die, the message comes back
+ * marked as redelivered, and a STORE_BEGIN of such a one that finds no row counts the start before it too.
+ * (So a message that was on its way to a connection that broke counts as started once.) */
 bool store_begin_first(struct store *store, struct store_step *step);
 
 /* ---- pending links, for the linker; none of these is durable by itself: a link told twice is told the same

@@ -332,10 +332,10 @@ static enum status begin(struct db_conn *conn, struct store_step *step, struct e
 
 static bool begin_first(struct store *base, struct store_step *step)
 {
-    struct sqlite_store *store = sqlite_of(base);
-    if (step->redelivered)
+    struct db *db = sqlite_of(base)->db;
+    if (step->redelivered || !db_was_well(db))
         return false;
-    struct db_conn *conn = db_reader_get(store->db);
+    struct db_conn *conn = db_reader_get(db);
     struct db_rows rows = {0};
     enum status status = *step->message_id
                              ? db_query(conn, REQUEST_KNOWN, &rows, NULL, "tt", step->soiree_id,
@@ -343,7 +343,7 @@ static bool begin_first(struct store *base, struct store_step *step)
                              : db_query(conn, REQUEST_KNOWN_ANY, &rows, NULL, "t", step->soiree_id);
     bool unknown = status == STATUS_OK && db_next(&rows, NULL) == STATUS_NOT_FOUND;
     db_rows_done(&rows);
-    db_reader_put(store->db, conn);
+    db_reader_put(db, conn);
     if (unknown) {
         step->next = STORE_NEXT_GENERATE;
         step->starts = 1;
