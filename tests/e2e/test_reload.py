@@ -20,8 +20,8 @@ from harness.wait import free_port, holds_for, wait_until
 from lagmaster import LagMaster
 
 BOTH = pytest.mark.parametrize("program", ["soirees", "playlists"])
-LIVE = {"soirees": {"LOG_LEVEL", "LOG_FORMAT", "SHUTDOWN_GRACE_MS", "REQUEST_AGAIN_AFTER_S"},
-        "playlists": {"LOG_LEVEL", "LOG_FORMAT", "SHUTDOWN_GRACE_MS", "LAGMASTER_URL", "LAGMASTER_TIMEOUT_MS",
+LIVE = {"soirees": {"LOG_LEVEL", "LOG_FORMAT", "SHUTDOWN_GRACE_MS", "SHUTDOWN_DELAY_MS", "REQUEST_AGAIN_AFTER_S"},
+        "playlists": {"LOG_LEVEL", "LOG_FORMAT", "SHUTDOWN_GRACE_MS", "SHUTDOWN_DELAY_MS", "LAGMASTER_URL", "LAGMASTER_TIMEOUT_MS",
                       "LAGMASTER_MAX_ATTEMPTS", "LAGMASTER_RETRY_DELAY_MS", "PLAYLIST_WORKERS",
                       "SOIREES_TOKEN"}}
 DONE = re.compile(r"SIGHUP : réglages (relus|refusés)")
