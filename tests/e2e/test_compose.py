@@ -11,6 +11,7 @@ import os
 import pathlib
 import shutil
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import time
@@ -32,9 +33,9 @@ EXAMPLE = ('{"clientId":"client123","date":"2025-12-25","lieu":"Paris","nombreIn
 pytestmark = pytest.mark.slow
 
 
-def docker(*args, check=True):
+def docker(*args, check=True, timeout_s=120):
     """Output of a docker command, stderr first."""
-    done = subprocess.run(["docker", *args], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(["docker", *args], capture_output=True, text=True, timeout=timeout_s, check=False)
     if check and done.returncode:
         pytest.fail(f"docker {' '.join(args)}: {done.stdout}{done.stderr}")
     return done.stderr + done.stdout
@@ -291,6 +292,17 @@ class TestComposeV2:
         refused = docker("exec", container, "sh", "-c", "touch /usr/local/bin/x 2>/dev/null || echo refused")
         assert refused.strip() == "refused"
 
+    def test_a_backup_is_made_and_copied_as_the_readme_says(self, stack, booked, tmp_path):
+        soiree, _playlist = booked
+        stack.compose("exec", "-T", "service-soirees", "soirees", "--backup", "/data/backup.db")
+        stack.compose("cp", "service-soirees:/data/backup.db", str(tmp_path / "backup.db"))
+        connection = sqlite3.connect(tmp_path / "backup.db")
+        assert soiree["id"] in [row[0] for row in connection.execute("SELECT id FROM soirees")]
+        connection.close()
+        checked = stack.compose("run", "--rm", "--no-deps", "-T", "-e", "DATABASE_PATH=/data/backup.db",
+                                "service-soirees", "soirees", "--check")
+        assert "/data/backup.db: OK" in checked
+
     def test_data_survives_down_and_up(self, stack, booked):
         soiree, playlist = booked
         before = stack.container("service-soirees")
@@ -315,7 +327,17 @@ class TestComposeV2:
         assert requests.get(url, timeout=10).json() == []
 
 
-STAND_IN = """\
+# Images of docker-compose.yml that not every machine can fetch, made of Debian's packages: entry point, user and
+# paths are the published ones'. (Dockerfile, programs of this machine that it copies)
+STAND_INS = {
+    "haproxy": ("""\
+FROM debian:bookworm-slim
+RUN apt-get update && apt-get install -y --no-install-recommends haproxy && rm -rf /var/lib/apt/lists/*
+USER haproxy
+STOPSIGNAL SIGUSR1
+CMD ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]
+""", ()),
+    "prometheus": ("""\
 FROM debian:bookworm-slim
 COPY prometheus promtool /bin/
 RUN install -d -o nobody -g nogroup /prometheus
@@ -323,30 +345,30 @@ USER nobody
 VOLUME /prometheus
 ENTRYPOINT ["/bin/prometheus"]
 CMD ["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"]
-"""
+""", ("prometheus", "promtool")),
+}
 
 
 @contextlib.contextmanager
-def prometheus_image(folder):
-    """Prometheus' image of docker-compose.yml: the one that is here or can be fetched, else for the while a
-    stand-in under its name, made of this machine's Debian package: the same entry point, user and paths."""
+def image_of(service, folder):
+    """The image that docker-compose.yml names is here: it was, could be fetched, or for this while a stand-in
+    has its name."""
     with open(ROOT / "docker-compose.yml", encoding="utf-8") as file:
-        name = yaml.safe_load(file)["services"]["prometheus"]["image"]
-    made = False
-    if not docker("images", "-q", name).strip() and "rror" in docker("pull", "-q", name, check=False):
-        paths = {program: shutil.which(program) for program in ("prometheus", "promtool")}
-        if not all(paths.values()):
-            pytest.skip(f"no {name} to be had, and no Debian package prometheus to stand in for it")
-        for program, path in paths.items():
-            shutil.copy(path, folder / program)
-        (folder / "Dockerfile").write_text(STAND_IN, encoding="utf-8")
-        docker("build", "-q", "-t", name, str(folder))
-        made = True
+        name = yaml.safe_load(file)["services"][service]["image"]
+    if docker("images", "-q", name).strip() or "rror" not in docker("pull", "-q", name, check=False):
+        yield
+        return
+    dockerfile, programs = STAND_INS[service]
+    for program in programs:
+        if not shutil.which(program):
+            pytest.skip(f"no {name} to be had, and no {program} here to stand in for it")
+        shutil.copy(shutil.which(program), folder)
+    (folder / "Dockerfile").write_text(dockerfile, encoding="utf-8")
+    docker("build", "-q", "-t", name, str(folder), timeout_s=UP_TIMEOUT_S)
     try:
         yield
     finally:
-        if made:
-            docker("rmi", "--force", name, check=False)
+        docker("rmi", "--force", name, check=False)
 
 
 class TestProfiles:
@@ -362,7 +384,8 @@ class TestProfiles:
     @pytest.fixture(scope="class")
     def stack(self, authority, tmp_path_factory):
         profiles = [word for name in ("offline", "tls", "monitoring") for word in ("--profile", name)]
-        with prometheus_image(tmp_path_factory.mktemp("prometheus")), \
+        with image_of("prometheus", tmp_path_factory.mktemp("prometheus")), \
+                image_of("haproxy", tmp_path_factory.mktemp("haproxy")), \
                 stack_of(["docker", "compose"], "--env-file", "offline.env", *profiles) as stack:
             stack.env.update(TLS_CERT=authority.issue("DNS:localhost").both, LOG_FORMAT="json",
                              TRUSTED_PROXIES="172.16.0.0/12,192.168.0.0/16")
@@ -466,6 +489,7 @@ class TestCompose129:
 
     def test_the_two_curl_commands_work_from_outside(self, stack):
         assert stack.linked_playlist(stack.book())["nom"] == "Metaverse Collapse Disco"
+        stack.compose("--profile", "tls", "--profile", "monitoring", "config", "-q")
         for service in ("service-soirees", "service-playlists"):
             url = f"{stack.consul}/v1/health/service/{service}?passing"
             stack.wait_until(lambda url=url: requests.get(url, timeout=10).json(), f"{service} is passing")

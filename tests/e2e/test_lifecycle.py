@@ -13,7 +13,7 @@ import time
 
 import pytest
 import requests
-from harness.booking import book
+from harness.booking import book, message
 from harness.daemon import binary, environment, run
 from harness.wait import free_port, wait_until
 
@@ -388,6 +388,17 @@ def test_no_secret_is_in_the_log_or_the_arguments(program, daemons):
         assert b"s3cret" not in file.read()
     daemon.stop()
     assert "s3cret" not in daemon.log()
+
+
+def test_what_an_address_holds_is_in_no_line(worker, vhost):
+    """Neither the user of a URL nor the token, whatever fails on the way to it."""
+    playlists = worker("http://moi:s3cret@127.0.0.1:%d" % free_port(), SOIREES_TOKEN="s3cret",
+                       LAGMASTER_URL="http://moi:s3cret@127.0.0.1:%d/x" % free_port(), LAGMASTER_MAX_ATTEMPTS=1,
+                       LOG_LEVEL="debug", LOG_FORMAT="json")
+    vhost.publish(message("s-1"))
+    wait_until(lambda: playlists.log_has('"link.pending"') and playlists.log_has('"lagmaster.failed"'), 60,
+               "both failures")
+    assert "s3cret" not in playlists.log()
 
 
 @BOTH
