@@ -327,8 +327,8 @@ class TestComposeV2:
         assert requests.get(url, timeout=10).json() == []
 
 
-# Images of docker-compose.yml that not every machine can fetch, made of Debian's packages: entry point, user and
-# paths are the published ones'. (Dockerfile, programs of this machine that it copies)
+# Images of docker-compose.yml that not every machine can fetch, made of Debian's packages: entry point, user
+# and paths are the published ones'. (Dockerfile, programs of this machine that it copies)
 STAND_INS = {
     "haproxy": ("""\
 FROM debian:bookworm-slim
@@ -372,8 +372,8 @@ def image_of(service, folder):
 
 
 class TestProfiles:
-    """`docker compose --env-file offline.env` with the profiles `offline`, `tls` and `monitoring`: the imitation
-    of the external API, HAProxy in front, Prometheus beside."""
+    """`docker compose --env-file offline.env` with the profiles `offline`, `tls` and `monitoring`: with the
+    imitation of the external API, HAProxy in front, Prometheus beside."""
 
     @pytest.fixture(scope="class")
     def authority(self, tmp_path_factory):
