@@ -212,9 +212,9 @@ static bool serve(struct amqp *amqp)
     while (wire_flush(amqp) && !is_stopping(amqp)) {
         bool at_once = amqp->woken || wire_has_frames(amqp);
         int64_t wait_ms = at_once ? 0 : amqp->tick_ms;
-        amqp->woken = false;
         amqp->tick_ms = AMQP_TICK_MS;
         (void)wire_wait(amqp, amqp_get_sockfd(amqp->connection), POLLIN, wait_ms);
+        amqp->woken = false; /* this is the turn */
         read_what_is_here(amqp);
         if (wire_is_up(amqp))
             call_tick(amqp);

@@ -9,14 +9,15 @@
 #include "cleanup.h"
 #include "failpoint.h"
 #include "log.h"
+#include "marks.h"
 #include "mem.h"
 #include "meters.h"
 #include "since.h"
 
 enum {
     CHANNEL = 1,
-    WINDOW = STORE_CONFIRM_MAX, /* published and not yet settled */
-    READ_MAX = 64,              /* rows read at a time */
+    WINDOW = MARKS_MAX, /* published and not yet settled */
+    READ_MAX = 64,      /* rows read at a time */
     DELAYED_MAX = 1024,
     BACKOFF_BASE_MS = 200,
     BACKOFF_MAX_MS = 30000,
@@ -63,14 +64,9 @@ struct relay {
     int64_t again_look_ms;  /* monotonic: when to look for one again */
     int64_t again_pause_ms; /* until the look after that one */
     int64_t wall_offset_ms; /* wall clock less the monotonic one, at the last look */
-    bool clock_back;        /* it may have become less: times in the outbox are to be mended */
-    int64_t confirmed[WINDOW];
-    size_t confirmed_count;
-    int64_t read_after_ms; /* monotonic: no reading before, after an error */
+    int64_t read_after_ms;  /* monotonic: no reading before, after an error */
+    struct marks marks;
 
-    /* One confirm job at a time; busy is cleared by the writer's thread. */
-    struct store_confirm confirm;
-    atomic_bool confirm_busy;
     atomic_bool outbox_changed;
 };
 
@@ -111,7 +107,7 @@ static bool publish(struct relay *relay, const struct outbox_row *row, unsigned 
 
 static size_t window_room(const struct relay *relay)
 {
-    size_t used = in_flight(relay) + relay->confirmed_count;
+    size_t used = in_flight(relay) + marks_waiting(&relay->marks);
     return used < WINDOW ? WINDOW - used : 0;
 }
 
@@ -183,7 +179,7 @@ static void watch_clock(struct relay *relay, int64_t now_ms)
 {
     int64_t offset_ms = clock_wall_ms() - now_ms;
     if (offset_ms < relay->wall_offset_ms - CLOCK_SLACK_MS)
-        relay->clock_back = true;
+        marks_mend(&relay->marks); /* times in the outbox */
     relay->wall_offset_ms = offset_ms;
 }
 
@@ -192,7 +188,7 @@ static void watch_clock(struct relay *relay, int64_t now_ms)
  * reads nothing more from who has published, and a look would wait in vain. */
 static void publish_again(struct relay *relay, int64_t now_ms)
 {
-    bool unmarked = relay->confirmed_count || relay->confirm.count; /* the store may still show one as due */
+    bool unmarked = marks_unfinished(&relay->marks); /* the store may still show one as due */
     if (!atomic_load(relay->config.again_after_ms) || in_flight(relay) > 0 || unmarked || room(relay) == 0 ||
         now_ms < relay->again_look_ms)
         return;
@@ -236,7 +232,7 @@ static void settle(struct relay *relay, uint64_t tag, bool ack)
         relay->again_pause_ms = AGAIN_LOOK_MIN_MS;
     }
     if (sent) {
-        relay->confirmed[relay->confirmed_count++] = flight->seq;
+        marks_add(&relay->marks, flight->seq, relay->settled_ms, flight->again);
         meters_confirmed(flight->message_id, flight->again);
         log_event(LOG_INFO, "message.confirmed",
                   LOG_FIELDS(LOG_TEXT("soireeId", flight->soiree_id),
@@ -351,52 +347,14 @@ static void on_blocked(struct amqp *amqp, void *arg, bool blocked, const char *r
     atomic_store(&relay->outbox_changed, true);
 }
 
-/* ---- telling the store ---- */
-
-static void confirm_done(struct store_confirm *confirm)
-{
-    struct relay *relay = confirm->arg;
-    FAILPOINT("relay.mark.after");
-    atomic_store_explicit(&relay->confirm_busy, false, memory_order_release);
-    amqp_wake(relay->amqp);
-}
-
-/* Hands the confirmed rows to the writer, all that came meanwhile in one job. A job that failed is handed
- * over again. */
-static void mark_confirmed(struct relay *relay, int64_t now_ms)
-{
-    struct store_confirm *confirm = &relay->confirm;
-    if (atomic_load_explicit(&relay->confirm_busy, memory_order_acquire))
-        return;
-    if (confirm->err.status == STATUS_OK) {
-        confirm->count = 0;
-        confirm->clock_back = false;
-    } else if (now_ms < relay->read_after_ms) {
-        return;
-    } else {
-        relay->read_after_ms = now_ms + 1000;
-    }
-    if (relay->clock_back && atomic_load(relay->config.again_after_ms))
-        confirm->clock_back = true;
-    relay->clock_back = false;
-    if (!confirm->count) {
-        memcpy(confirm->seqs, relay->confirmed, relay->confirmed_count * sizeof *confirm->seqs);
-        confirm->count = relay->confirmed_count;
-        relay->confirmed_count = 0;
-    }
-    if (!confirm->count && !confirm->clock_back)
-        return;
-    FAILPOINT("relay.mark.before");
-    atomic_store(&relay->confirm_busy, true);
-    store_confirm(relay->store, confirm);
-}
+/* ---- turns ---- */
 
 static void on_tick(struct amqp *amqp, void *arg)
 {
     struct relay *relay = arg;
     int64_t now_ms = clock_mono_ms();
     log_release();
-    mark_confirmed(relay, now_ms);
+    amqp_tick_in(amqp, marks_turn(&relay->marks, now_ms));
     if (since_state(&relay->state) != STATE_CONNECTED || !amqp_is_up(amqp) || now_ms < relay->read_after_ms)
         return;
     if (in_flight(relay) == 0)
@@ -430,11 +388,18 @@ static void wake(void *arg)
         amqp_wake(relay->amqp);
 }
 
+static void next_turn(void *arg)
+{
+    struct relay *relay = arg;
+    amqp_wake(relay->amqp);
+}
+
 static void *relay_main(void *arg)
 {
     struct relay *relay = arg;
     amqp_run(relay->amqp);
     log_release();
+    marks_end(&relay->marks);
     return NULL;
 }
 
@@ -454,9 +419,8 @@ enum status relay_new(struct relay **ret_relay, struct store *store, const struc
     relay->store = store;
     relay->config = *config;
     since_set(&relay->state, STATE_DISCONNECTED);
-    relay->confirm.done = confirm_done;
-    relay->confirm.arg = relay;
     relay->first_tag = relay->next_tag = 1;
+    marks_init(&relay->marks, store, next_turn, relay);
     relay->wall_offset_ms = INT64_MAX; /* it may have been put back before the start */
     enum status status = amqp_new(&relay->amqp, &config->amqp, &handlers, relay, err);
     if (status != STATUS_OK) {
