@@ -2,7 +2,8 @@
  * would cost more than everything else that a message needs.
  *
  * The frames of a plain connection are encoded and written here. Those of a TLS connection go to the library
- * one by one, since nobody else can encrypt for it; TCP_CORK (tcp(7)) has them leave in full packets at least.
+ * one by one, since nobody else can encrypt for it; TCP_CORK (tcp(7)) has them leave in full packets at
+ * least.
  *
  * The library would wait for room in the socket by itself, but with no end: with its send deadline fixed at
  * "never" it waits until two heartbeats have passed unread, and then for input (its issues 519 and 780). So
@@ -29,7 +30,8 @@ enum {
     GATHERED_LEAST_BYTES = 8 * 1024,
     GATHERED_MOST_BYTES = 48 * 1024,
     FRAME_MOST_BYTES = 16 * 1024,
-    SEND_BUFFER_SHARE = 8, /* of it is sent at once: well below a third, since the kernel adds its own to it */
+    SEND_BUFFER_SHARE =
+        8, /* of it is sent at once: well below a third, since the kernel adds its own to it */
 };
 
 static const short room_events = POLLOUT | POLLERR | POLLHUP;
@@ -164,7 +166,7 @@ static size_t gathered_most(struct amqp *amqp)
     socklen_t len = sizeof size;
     (void)getsockopt(amqp_get_sockfd(amqp->connection), SOL_SOCKET, SO_SNDBUF, &size, &len);
     size_t share = (size_t)size / SEND_BUFFER_SHARE;
-    return share < GATHERED_LEAST_BYTES ? GATHERED_LEAST_BYTES
+    return share < GATHERED_LEAST_BYTES  ? GATHERED_LEAST_BYTES
            : share > GATHERED_MOST_BYTES ? GATHERED_MOST_BYTES
                                          : share;
 }

@@ -243,7 +243,8 @@ static void say_goodbye(struct amqp *amqp)
     amqp_connection_close_t close = {.reply_code = AMQP_REPLY_SUCCESS,
                                      .reply_text = amqp_cstring_bytes("bye")};
     int64_t deadline = clock_mono_ms() + CLOSE_MS;
-    if (!wire_flush(amqp) || !(wire_wait(amqp, amqp_get_sockfd(amqp->connection), POLLOUT, CLOSE_MS) & POLLOUT) ||
+    if (!wire_flush(amqp) ||
+        !(wire_wait(amqp, amqp_get_sockfd(amqp->connection), POLLOUT, CLOSE_MS) & POLLOUT) ||
         amqp_send_method(amqp->connection, 0, AMQP_CONNECTION_CLOSE_METHOD, &close) != AMQP_STATUS_OK)
         return;
     while (wire_is_up(amqp)) {

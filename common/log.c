@@ -80,6 +80,12 @@ static size_t count_line_ends(const char *text)
 static void put_clean(struct buf *out, const char *text, const char *line_end)
 {
     for (size_t left = strlen(text), step; left > 0; text += step, left -= step) {
+        for (step = 0; step < left && text[step] >= 0x20 && text[step] < 0x7F; step++)
+            continue;
+        if (step > 0) { /* a run of ASCII */
+            buf_append(out, text, step);
+            continue;
+        }
         const unsigned char *c = (const unsigned char *)text;
         for (step = 0; c[step] >= 0x20 && c[step] < 0x7F;) /* most of it */
             step++;
@@ -88,7 +94,7 @@ static void put_clean(struct buf *out, const char *text, const char *line_end)
             continue;
         }
         step = utf8_step(text, left);
-        bool control = step == 1 ? *c < 0x20 || *c == 0x7F : step == 2 && c[0] == 0xC2 && c[1] < 0xA0;
+        bool control = step == 1 || (step == 2 && c[0] == 0xC2 && c[1] < 0xA0);
         if (*c == LINE_END && line_end)
             buf_text(out, line_end);
         else if (step > 0 && !control)
