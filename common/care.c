@@ -32,6 +32,14 @@ int care_check(const char *path, const struct db_care *care)
     return 1;
 }
 
+int care_elsewhere(void)
+{
+    fputs("DATABASE_URL is set: --check and --backup are for SQLite. For PostgreSQL use its own tools:\n"
+          "pg_amcheck for a check, pg_dump --schema=soirees (or playlists) for a copy\n",
+          stderr);
+    return 1;
+}
+
 int care_backup(const char *path, const char *to)
 {
     const struct sigaction action = {.sa_handler = on_signal};

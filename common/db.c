@@ -13,6 +13,7 @@
 
 #include "cleanup.h"
 #include "db_internal.h"
+#include "db_meters.h"
 #include "failpoint.h"
 #include "mem.h"
 #include "metrics.h"
@@ -302,7 +303,7 @@ void db_put_metrics(struct db *db, struct buf *out)
     }
     metrics_put_gauge(out, "database_writable", "Whether the database can be written now.",
                       db_health(db, &(int64_t){0}, NULL) == STATUS_OK);
-    db_writer_put_metrics(out);
+    db_meters_put(out);
 }
 
 /* ---- the readers' pool ---- */

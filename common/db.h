@@ -16,16 +16,12 @@
 #include <stdint.h>
 
 #include "buf.h"
+#include "db_migration.h"
 #include "status.h"
 
 struct db;
 struct db_conn;
 struct sqlite3_stmt;
-
-struct db_migration {
-    const char *name; /* "0001-create" */
-    const char *sql;
-};
 
 struct db_config {
     const char *path;                      /* its folder is created; "<path>.lock" refuses a second process */

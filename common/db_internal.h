@@ -69,6 +69,5 @@ enum status db_check_space(struct db *db, struct err *err);
 
 enum status db_writer_start(struct db *db, struct err *err);
 void db_writer_stop(struct db *db);
-void db_writer_put_metrics(struct buf *out);
 
 #endif

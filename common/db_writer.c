@@ -8,35 +8,11 @@
 #include <time.h>
 
 #include "db_internal.h"
-#include "metrics.h"
+#include "db_meters.h"
 #include "pulse.h"
 
 enum { BATCH_MAX = 256, LAZY_MS = 100, IDLE_MS = 1000, STALLED_MS = 10000 };
 static const off_t WAL_LARGE_BYTES = 16 << 20;
-
-static struct metrics_counter commits = {
-    .name = "database_commits_total",
-    .help = "Transactions of the writer by their outcome.",
-    .label = "outcome",
-    .values = {"ok", "failed"},
-};
-static struct metrics_histogram commit_jobs_sizes = {
-    .name = "database_commit_jobs",
-    .help = "Writes that one transaction took together.",
-    .scale = &metrics_sizes,
-};
-static struct metrics_histogram commit_durations = {
-    .name = "database_commit_duration_seconds",
-    .help = "Transactions from their begin to the end of their fsync.",
-    .scale = &metrics_fast,
-};
-
-void db_writer_put_metrics(struct buf *out)
-{
-    metrics_put_counter(out, &commits);
-    metrics_put_histogram(out, &commit_jobs_sizes);
-    metrics_put_histogram(out, &commit_durations);
-}
 
 static enum status run_alone(struct db *db, struct db_job *job)
 {
@@ -154,9 +130,7 @@ static void commit_jobs(struct db *db, struct db_job *jobs)
     atomic_store(&db->write_began_ms, 0);
     struct err none = {0};
     set_health(db, batch.refused ? &none : &err);
-    metrics_count(&commits, err.status != STATUS_OK && !batch.refused);
-    metrics_observe(&commit_jobs_sizes, 0, count);
-    metrics_observe(&commit_durations, 0, clock_mono_us() - began_us);
+    db_meters_commit(err.status == STATUS_OK || batch.refused, count, clock_mono_us() - began_us);
     db->wal_grew = true;
 
     while (jobs) {

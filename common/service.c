@@ -18,6 +18,7 @@
 #include "mem.h"
 #include "metrics.h"
 #include "notify.h"
+#include "pg.h"
 #include "proxies.h"
 #include "reload.h"
 #include "tokens.h"
@@ -36,18 +37,15 @@ static struct proxies proxies;
 
 /* ---- settings ---- */
 
-/* Refuses a setting whose being ignored would surprise. */
-static enum status not_built_in(const char *value, struct err *err)
-{
-    (void)value;
-    return err_set(err, STATUS_INVALID, "is not supported by this version; unset it");
-}
-
 /* Those of both daemons; the first three defaults are the program's. */
 static const struct setting shared_settings[] = {
     NUMBER_SETTING("SERVICE_PORT", "", 1, 65535, "HTTP port"),
     TEXT_SETTING("SERVICE_NAME", "", "name in Consul and in /health"),
     TEXT_SETTING("DATABASE_PATH", "", "SQLite file; its folder is created"),
+    SECRET_SETTING("DATABASE_URL", "",
+                   "postgresql://user:password@host:port/database?options, several hosts by comma; instead of"
+                   " DATABASE_PATH, and what several instances need",
+                   .check = pg_check_url),
     TEXT_SETTING("SERVICE_BIND", "", "address to listen on; none: all interfaces"),
     TEXT_SETTING("SERVICE_ADDRESS", "", "address advertised in Consul; none: the source address towards it"),
     TEXT_SETTING("RABBITMQ_HOST", "localhost", "broker"),
@@ -91,7 +89,6 @@ static const struct setting shared_settings[] = {
     NUMBER_SETTING("HTTP_THREADS", "", 1, 64, "threads that serve HTTP; none: one a core, at most 8"),
     CHOICE_SETTING("LOG_FORMAT", "pretty", "pretty json", "lines for people or for machines", .live = true),
     CHOICE_SETTING("LOG_LEVEL", "info", "debug info warn error", "least level that is logged", .live = true),
-    SECRET_SETTING("DATABASE_URL", "", "not in this version: SQLite only", .check = not_built_in),
     CHOICE_SETTING("CORE_DUMPS", "no", "yes no",
                    "whether a crash may leave a core file, which holds passwords; yes also opens /proc/PID to"
                    " the daemon's user"),
@@ -118,6 +115,15 @@ void service_fail(const char *reason)
     (void)kill(getpid(), SIGTERM);
 }
 
+void service_database_changed(const char *reason)
+{
+    if (reason)
+        log_event(LOG_REPEATED(LOG_ERROR), "database.lost", LOG_FIELDS(LOG_TEXT("reason", reason)),
+                  "❌ Base de données injoignable : %s", reason);
+    else
+        log_event(LOG_REPEATED(LOG_INFO), "database.connected", NULL, "✅ Connecté à la base de données");
+}
+
 /* ---- the command line ---- */
 
 static int print_help(const struct service_program *program, const struct setting *settings, size_t count)
@@ -131,10 +137,10 @@ static int print_help(const struct service_program *program, const struct settin
         "  --check-config  names everything that is wrong with the settings; exit status 0 or 2\n"
         "  --print-config  prints the settings as they count, secrets as ***; exit status 0 or 2\n"
         "  --healthcheck   asks the running daemon's /health; exit status 0 or 1\n"
-        "  --check         names everything that is wrong with the database, a running daemon's too; exit\n"
-        "                  status 0 or 1\n"
-        "  --backup FILE   copies the database, a running daemon's too, to FILE, which is replaced once\n"
-        "                  the copy is whole, checked and on the disk; exit status 0 or 1\n\n"
+        "  --check         names everything that is wrong with the SQLite database, a running daemon's too;\n"
+        "                  exit status 0 or 1\n"
+        "  --backup FILE   copies the SQLite database, a running daemon's too, to FILE, which is replaced\n"
+        "                  once the copy is whole, checked and on the disk; exit status 0 or 1\n\n"
         "Settings, from the environment or from KEY=VALUE lines in the file that CONFIG_FILE names\n"
         "(the environment wins); defaults in brackets. SIGHUP reads them again: what is live counts at\n"
         "once, the rest is named in the log as needing a restart.\n",
@@ -300,9 +306,13 @@ static int main_with_settings(const struct service_program *program, const struc
     } else if (strcmp(option, "--check") == 0) {
         struct db_care care = {0};
         program->care(&care);
-        status = care_check(config_text(config, "DATABASE_PATH"), &care);
+        status = *config_text(config, "DATABASE_URL")
+                     ? care_elsewhere()
+                     : care_check(config_text(config, "DATABASE_PATH"), &care);
     } else if (strcmp(option, "--backup") == 0) {
-        status = care_backup(config_text(config, "DATABASE_PATH"), argument);
+        status = *config_text(config, "DATABASE_URL")
+                     ? care_elsewhere()
+                     : care_backup(config_text(config, "DATABASE_PATH"), argument);
     } else {
         status = run(program, config);
     }
@@ -442,57 +452,4 @@ void service_consul_config(const struct config *config, struct consul_config *re
         .service_port = (unsigned)config_number(config, "SERVICE_PORT"),
         .watched = "",
     };
-}
-
-void service_answer_metrics(struct http_call *call, const char *program,
-                            void (*put)(struct buf *out, void *service), void *service)
-{
-    CLEANUP(buf_done) struct buf body;
-    buf_init(&body, METRICS_MAX_BYTES);
-    put(&body, service);
-    metrics_put_process(&body, program);
-    http_call_set(call, "Cache-Control", "no-store");
-    http_call_set(call, "Vary", "Accept-Encoding");
-    api_answer_packed(call, "text/plain; version=0.0.4; charset=utf-8", &body);
-}
-
-void service_answer_health(struct http_call *call, const char *service_name, bool ready,
-                           const struct component *components, size_t count)
-{
-    bool healthy = true;
-    for (size_t i = 0; i < count; i++)
-        healthy = healthy && !components[i].fails;
-    struct buf body;
-    buf_init(&body, 16 * 1024);
-    buf_format(&body, "{\"status\":\"%s%s\"", healthy ? "" : "un", ready ? "ready" : "healthy");
-    json_put_name(&body, "service");
-    json_put_text(&body, service_name);
-    buf_text(&body, ",\"components\":{");
-    for (size_t i = 0; i < count; i++) {
-        json_put_name(&body, components[i].name);
-        buf_text(&body, "{\"state\":");
-        json_put_text(&body, components[i].state);
-        if (*components[i].detail) {
-            json_put_name(&body, "detail");
-            json_put_text(&body, components[i].detail);
-        }
-        char since[TIMESTAMP_SIZE];
-        timestamp_format(components[i].since_ms, since);
-        json_put_name(&body, "since");
-        json_put_text(&body, since);
-        buf_char(&body, '}');
-    }
-    buf_text(&body, "}}");
-    http_call_set(call, "Cache-Control", "no-store");
-    http_answer_json(call, healthy ? 200 : 503, &body);
-}
-
-void service_answer_error(struct http_call *call, const struct err *err)
-{
-    if (status_retryable(err->status))
-        log_event(
-            LOG_REPEATED(LOG_ERROR), "storage.failed",
-            LOG_FIELDS(LOG_TEXT("reason", err->text), LOG_TEXT("requestId", http_call_request_id(call))),
-            "❌ Stockage indisponible : %s", err->text);
-    http_answer_problem(call, err->status, *err->text ? err->text : status_title(err->status), NULL);
 }

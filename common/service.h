@@ -45,6 +45,9 @@ int service_main(int argc, char **argv, const struct service_program *program);
 /* Ends the process with exit status 1 after one line; any thread, returns at once. For db_config.fatal. */
 void service_fail(const char *reason);
 
+/* Logs that the database's server is there (reason NULL) or gone. For pg_config.changed. */
+void service_database_changed(const char *reason);
+
 /* The HTTP server with the shared settings. */
 enum status service_http_open(struct http_server **ret_server, const struct config *config,
                               const struct http_route *routes, size_t route_count, void *service,

@@ -101,8 +101,10 @@ static enum status open_all(struct playlists *playlists, const struct config *co
 {
     struct store_config store = {
         .path = config_text(config, "DATABASE_PATH"),
+        .url = config_text(config, "DATABASE_URL"),
         .readers = service_http_threads(config) + 1, /* the worker's thread */
         .fatal = service_fail,
+        .changed = service_database_changed,
     };
     enum status status = store_open(&playlists->store, &store, err);
     if (status == STATUS_OK)

@@ -3,7 +3,8 @@
 
 enum status store_open(struct store **ret_store, const struct store_config *config, struct err *err)
 {
-    return store_sqlite_open(ret_store, config, err);
+    return config->url && *config->url ? store_postgres_open(ret_store, config, err)
+                                       : store_sqlite_open(ret_store, config, err);
 }
 
 void store_close(struct store *store)

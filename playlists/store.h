@@ -14,15 +14,18 @@
 #include "db_care.h"
 #include "ids.h"
 #include "message.h"
+#include "pg.h"
 #include "playlist.h"
 #include "status.h"
 
 struct store;
 
 struct store_config {
-    const char *path;
+    const char *path; /* SQLite's file, used where url is "" */
+    const char *url;  /* PostgreSQL's */
     unsigned readers;
-    void (*fatal)(const char *reason); /* see db_config */
+    void (*fatal)(const char *reason);   /* see db_config and pg_config */
+    void (*changed)(const char *reason); /* see pg_config */
 };
 
 enum status store_open(struct store **ret_store, const struct store_config *config, struct err *err);
@@ -42,6 +45,7 @@ void store_put_metrics(struct store *store, struct buf *out);
 /* What the engine needs of a job while it has it. */
 union store_job {
     struct db_job sqlite;
+    struct pg_job postgres;
 };
 
 /* ---- reads; any thread ---- */

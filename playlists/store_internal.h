@@ -25,5 +25,6 @@ struct store {
 };
 
 enum status store_sqlite_open(struct store **ret_store, const struct store_config *config, struct err *err);
+enum status store_postgres_open(struct store **ret_store, const struct store_config *config, struct err *err);
 
 #endif

@@ -27,9 +27,11 @@ static enum status open_all(struct soirees *soirees, const struct config *config
 {
     struct store_config store = {
         .path = config_text(config, "DATABASE_PATH"),
+        .url = config_text(config, "DATABASE_URL"),
         .readers = service_http_threads(config) + 1,
         .again_after_ms = &soirees->again_after_ms,
         .fatal = service_fail,
+        .changed = service_database_changed,
     };
     struct consul_config consul;
     service_consul_config(config, &consul);

@@ -50,6 +50,13 @@ bool marks_unfinished(const struct marks *marks)
     return marks->count || marks->confirm.count;
 }
 
+size_t marks_list(const struct marks *marks, int64_t *ret_seqs)
+{
+    memcpy(ret_seqs, marks->seqs, marks->count * sizeof *ret_seqs);
+    memcpy(ret_seqs + marks->count, marks->confirm.seqs, marks->confirm.count * sizeof *ret_seqs);
+    return marks->count + marks->confirm.count;
+}
+
 static void hand_over(struct marks *marks)
 {
     FAILPOINT("relay.mark.before");

@@ -13,7 +13,7 @@
 
 #include "store.h"
 
-enum { MARKS_MAX = STORE_CONFIRM_MAX };
+enum { MARKS_MAX = STORE_CONFIRM_MAX, MARKS_UNFINISHED_MAX = 2 * MARKS_MAX };
 
 struct marks {
     struct store *store;
@@ -45,6 +45,8 @@ size_t marks_waiting(const struct marks *marks);
 
 /* Whether the store may not know yet of all that was added. */
 bool marks_unfinished(const struct marks *marks);
+/* Which these are, at most MARKS_UNFINISHED_MAX; the number of them. */
+size_t marks_list(const struct marks *marks, int64_t *ret_seqs);
 
 /* Hands over what is due; a job that failed is handed over again. Returns after how many ms the next turn is
  * due, INT64_MAX: none. */

@@ -1,212 +1,15 @@
-#include "relay.h"
+#include "relay_internal.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "backoff.h"
-#include "cleanup.h"
 #include "failpoint.h"
 #include "log.h"
-#include "marks.h"
 #include "mem.h"
 #include "meters.h"
-#include "since.h"
 
-enum {
-    CHANNEL = 1,
-    WINDOW = MARKS_MAX, /* published and not yet settled */
-    READ_MAX = 64,      /* rows read at a time */
-    DELAYED_MAX = 1024,
-    BACKOFF_BASE_MS = 200,
-    BACKOFF_MAX_MS = 30000,
-    AGAIN_LOOK_MIN_MS = 20, /* between two looks for a request to send again */
-    AGAIN_LOOK_MAX_MS = 2000,
-    CONFIRM_TIMEOUT_MS = 60000,
-    CLOCK_SLACK_MS = 1000, /* two readings of two clocks, and the clock's steering */
-};
-
-/* A message on its way, at index tag % WINDOW. */
-struct flight {
-    int64_t seq;
-    char message_id[UUID_SIZE], traceparent[TRACEPARENT_SIZE];
-    char soiree_id[sizeof((struct outbox_row *)0)->soiree_id];
-    bool returned, again;
-    unsigned failures;
-};
-
-/* A row that was returned or nacked. */
-struct delayed {
-    int64_t seq, due_ms; /* monotonic */
-    unsigned failures;
-};
-
-enum state { STATE_DISCONNECTED, STATE_CONNECTED, STATE_BLOCKED };
-
-struct relay {
-    struct store *store;
-    struct relay_config config;
-    struct amqp *amqp;
-    pthread_t thread;
-    bool running;
-    struct since state; /* enum state */
-
-    /* The relay's thread alone. */
-    struct flight flights[WINDOW];
-    uint64_t first_tag, next_tag; /* in flight: [first_tag, next_tag) */
-    int64_t settled_ms;           /* monotonic: when nothing was on its way, or a confirm came */
-    int64_t cursor;               /* the last row read; more may be behind it */
-    struct delayed delayed[DELAYED_MAX];
-    size_t delayed_count;
-    bool queue_doubtful;    /* a return: the queue may be gone */
-    bool failing;           /* the last try to connect failed: log no more of them */
-    int64_t again_look_ms;  /* monotonic: when to look for one again */
-    int64_t again_pause_ms; /* until the look after that one */
-    int64_t wall_offset_ms; /* wall clock less the monotonic one, at the last look */
-    int64_t read_after_ms;  /* monotonic: no reading before, after an error */
-    struct marks marks;
-
-    atomic_bool outbox_changed;
-};
-
-/* ---- publishing ---- */
-
-static size_t in_flight(const struct relay *relay)
-{
-    return (size_t)(relay->next_tag - relay->first_tag);
-}
-
-static bool publish(struct relay *relay, const struct outbox_row *row, unsigned failures, bool again)
-{
-    struct amqp_header headers[] = {{"traceparent", row->traceparent}};
-    struct amqp_publication publication = {
-        .queue = relay->config.queue,
-        .message_id = row->message_id,
-        .type = "soiree.reservee",
-        .app_id = relay->config.app_id,
-        .content_type = "application/json",
-        .headers = headers,
-        .header_count = 1,
-        .body = row->body,
-        .body_len = strlen(row->body),
-    };
-    uint64_t tag = 0;
-    FAILPOINT("relay.publish.before");
-    if (!amqp_publish(relay->amqp, CHANNEL, &publication, &tag))
-        return false;
-    FAILPOINT("relay.publish.after");
-    struct flight *flight = &relay->flights[tag % WINDOW];
-    *flight = (struct flight){.seq = row->seq, .failures = failures, .again = again};
-    (void)text_copy(flight->message_id, sizeof flight->message_id, row->message_id);
-    (void)text_copy(flight->soiree_id, sizeof flight->soiree_id, row->soiree_id);
-    (void)text_copy(flight->traceparent, sizeof flight->traceparent, row->traceparent);
-    relay->next_tag = tag + 1;
-    return true;
-}
-
-static size_t window_room(const struct relay *relay)
-{
-    size_t used = in_flight(relay) + marks_waiting(&relay->marks);
-    return used < WINDOW ? WINDOW - used : 0;
-}
-
-/* Room in the window, and for what it may come back as. */
-static size_t room(const struct relay *relay)
-{
-    size_t kept = relay->delayed_count + in_flight(relay);
-    size_t window = window_room(relay), back = kept < DELAYED_MAX ? DELAYED_MAX - kept : 0;
-    return window < back ? window : back;
-}
-
-static void store_failed(struct relay *relay, const struct err *err)
-{
-    log_event(LOG_REPEATED(LOG_WARN), "outbox.unreadable", LOG_FIELDS(LOG_TEXT("reason", err->text)),
-              "⚠️ Boîte d'envoi illisible : %s", err->text);
-    relay->read_after_ms = clock_mono_ms() + 1000;
-    atomic_store(&relay->outbox_changed, true);
-}
-
-static void publish_unsent(struct relay *relay)
-{
-    while (room(relay) > 0) {
-        struct outbox_row rows[READ_MAX];
-        struct err err = {0};
-        size_t count = 0, max = room(relay) < READ_MAX ? room(relay) : READ_MAX;
-        bool more = true;
-        if (store_outbox_unsent(relay->store, relay->cursor, max, rows, &count, &err) != STATUS_OK) {
-            store_failed(relay, &err);
-            more = false;
-        }
-        for (size_t i = 0; i < count; i++) {
-            more = more && publish(relay, &rows[i], 0, false);
-            if (more)
-                relay->cursor = rows[i].seq;
-            free(rows[i].body);
-        }
-        if (!more || count < max)
-            return;
-    }
-    atomic_store(&relay->outbox_changed, true); /* the window is full: go on when it has room */
-}
-
-static void publish_delayed(struct relay *relay, int64_t now_ms)
-{
-    for (size_t i = 0; i < relay->delayed_count && window_room(relay) > 0;) {
-        struct delayed delayed = relay->delayed[i];
-        if (delayed.due_ms > now_ms) {
-            i++;
-            continue;
-        }
-        struct outbox_row row;
-        struct err err = {0};
-        enum status status = store_outbox_get(relay->store, delayed.seq, &row, &err);
-        if (status == STATUS_OK) {
-            bool sent = publish(relay, &row, delayed.failures, false);
-            free(row.body);
-            if (!sent)
-                return;
-        } else if (status != STATUS_NOT_FOUND) {
-            store_failed(relay, &err);
-            return;
-        }
-        relay->delayed[i] = relay->delayed[--relay->delayed_count];
-    }
-}
-
-/* The times in the outbox are of the wall clock, which may be put back, also while this service is down. */
-static void watch_clock(struct relay *relay, int64_t now_ms)
-{
-    int64_t offset_ms = clock_wall_ms() - now_ms;
-    if (offset_ms < relay->wall_offset_ms - CLOCK_SLACK_MS)
-        marks_mend(&relay->marks); /* times in the outbox */
-    relay->wall_offset_ms = offset_ms;
-}
-
-/* A request that nobody answered is sent again, one at a time, while the queue is seen empty with somebody
- * listening: then it is not merely waiting its turn. Not while a confirm is due: under an alarm the broker
- * reads nothing more from who has published, and a look would wait in vain. */
-static void publish_again(struct relay *relay, int64_t now_ms)
-{
-    bool unmarked = marks_unfinished(&relay->marks); /* the store may still show one as due */
-    if (!atomic_load(relay->config.again_after_ms) || in_flight(relay) > 0 || unmarked || room(relay) == 0 ||
-        now_ms < relay->again_look_ms)
-        return;
-    relay->again_look_ms = now_ms + AGAIN_LOOK_MAX_MS;
-    watch_clock(relay, now_ms);
-    struct outbox_row row;
-    struct amqp_queue queue = {0};
-    if (store_outbox_due(relay->store, clock_wall_ms(), &row, NULL) != STATUS_OK)
-        return;
-    /* What was sent last may be on its way to a consumer still: soon, where a whole queue was purged. */
-    relay->again_look_ms = now_ms + relay->again_pause_ms;
-    relay->again_pause_ms = relay->again_pause_ms < AGAIN_LOOK_MAX_MS / 2 ? relay->again_pause_ms * 2
-                                                                          : AGAIN_LOOK_MAX_MS;
-    if (amqp_queue_look(relay->amqp, relay->config.queue, &queue) && queue.exists && queue.messages == 0 &&
-        queue.consumers > 0)
-        (void)publish(relay, &row, 0, true);
-    free(row.body);
-}
+enum { BACKOFF_BASE_MS = 200, BACKOFF_MAX_MS = 30000, CONFIRM_TIMEOUT_MS = 60000 };
 
 /* ---- what the broker answers ---- */
 
@@ -355,9 +158,10 @@ static void on_tick(struct amqp *amqp, void *arg)
     int64_t now_ms = clock_mono_ms();
     log_release();
     amqp_tick_in(amqp, marks_turn(&relay->marks, now_ms));
+    relay_hold(relay, now_ms);
     if (since_state(&relay->state) != STATE_CONNECTED || !amqp_is_up(amqp) || now_ms < relay->read_after_ms)
         return;
-    if (in_flight(relay) == 0)
+    if (relay_in_flight(relay) == 0)
         relay->settled_ms = now_ms;
     if (now_ms - relay->settled_ms > CONFIRM_TIMEOUT_MS) {
         amqp_drop(amqp, "aucune confirmation"); /* everything is sent again, with the same ids */
@@ -368,13 +172,14 @@ static void on_tick(struct amqp *amqp, void *arg)
         if (!amqp_queue_ensure(amqp, relay->config.queue, relay->config.queue_type))
             return;
     }
+    relay_poll(relay, now_ms);
     bool changed = atomic_exchange(&relay->outbox_changed, false);
     if (changed || relay->delayed_count) {
-        publish_delayed(relay, now_ms);
+        relay_publish_delayed(relay, now_ms);
         if (changed)
-            publish_unsent(relay);
+            relay_publish_unsent(relay);
     }
-    publish_again(relay, now_ms);
+    relay_publish_again(relay, now_ms);
     if (relay->again_look_ms > now_ms)
         amqp_tick_in(amqp, relay->again_look_ms - now_ms);
 }

@@ -3,7 +3,8 @@
 
 enum status store_open(struct store **ret_store, const struct store_config *config, struct err *err)
 {
-    return store_sqlite_open(ret_store, config, err);
+    return config->url && *config->url ? store_postgres_open(ret_store, config, err)
+                                       : store_sqlite_open(ret_store, config, err);
 }
 
 void store_close(struct store *store)
@@ -62,6 +63,21 @@ enum status store_outbox_get(struct store *store, int64_t seq, struct outbox_row
 enum status store_outbox_due(struct store *store, int64_t now_ms, struct outbox_row *ret_row, struct err *err)
 {
     return store->ops->outbox_due(store, now_ms, ret_row, err);
+}
+
+enum status store_outbox_take(struct store *store, int64_t seq, struct err *err)
+{
+    return store->ops->outbox_take(store, seq, err);
+}
+
+void store_outbox_hold(struct store *store, const int64_t *seqs, size_t count)
+{
+    store->ops->outbox_hold(store, seqs, count);
+}
+
+int64_t store_outbox_poll_ms(struct store *store)
+{
+    return store->ops->outbox_poll_ms(store);
 }
 
 void store_confirm(struct store *store, struct store_confirm *confirm)

@@ -12,18 +12,21 @@
 #include "db.h"
 #include "db_care.h"
 #include "ids.h"
+#include "pg.h"
 #include "soiree.h"
 #include "status.h"
 
 struct store;
 
 struct store_config {
-    const char *path;
+    const char *path; /* SQLite's file, used where url is "" */
+    const char *url;  /* PostgreSQL's */
     unsigned readers;
     /* An open request is sent again this long after its confirm; 0 = never. Borrowed; it may change while the
      * store is open, and counts from the next confirm then. */
     const _Atomic int64_t *again_after_ms;
-    void (*fatal)(const char *reason); /* see db_config */
+    void (*fatal)(const char *reason);   /* see db_config and pg_config */
+    void (*changed)(const char *reason); /* see pg_config */
 };
 
 enum status store_open(struct store **ret_store, const struct store_config *config, struct err *err);
@@ -43,6 +46,7 @@ void store_put_metrics(struct store *store, struct buf *out);
 /* What the engine needs of a job while it has it. */
 union store_job {
     struct db_job sqlite;
+    struct pg_job postgres;
 };
 
 /* Who is to be woken when a commit has put a message into the outbox; before the first write. Called in the
@@ -106,14 +110,29 @@ struct outbox_row {
     char soiree_id[TEXT_SIZE(64)];
     char *body; /* free() */
 };
-/* Unsent rows behind `after`, oldest first, at most `max`. */
+/* Several instances may share a database: a row that is handed out is this one's for STORE_LEASE_MS, and no
+ * other instance gets it meanwhile; a lease is prolonged by store_outbox_hold, ends with the confirm, and
+ * comes to its end when nobody prolongs it. SQLite's file has one process, and no need of any of it. */
+enum { STORE_LEASE_MS = 30000 };
+
+/* Unsent rows, oldest first, at most `max`: those behind `after` that are nobody's or this instance's, and
+ * those that nobody has held for long enough, wherever they are. A row handed out before comes again when
+ * `after` says so, or when its lease has ended. The relay's thread. */
 enum status store_outbox_unsent(struct store *store, int64_t after, size_t max, struct outbox_row *rows,
                                 size_t *ret_count, struct err *err);
-/* One row that is still unsent; NOT_FOUND when it was dropped meanwhile. */
+/* One row that is still unsent, held anew; NOT_FOUND when it was dropped meanwhile, or is another instance's.
+ */
 enum status store_outbox_get(struct store *store, int64_t seq, struct outbox_row *ret_row, struct err *err);
 /* The confirmed request that has been open the longest past its time; NOT_FOUND when there is none. */
 enum status store_outbox_due(struct store *store, int64_t now_ms, struct outbox_row *ret_row,
                              struct err *err);
+/* Before it is sent again: takes it; NOT_FOUND when another instance has, or when it is answered. */
+enum status store_outbox_take(struct store *store, int64_t seq, struct err *err);
+
+/* Prolongs the leases of rows that this instance has not done with. */
+void store_outbox_hold(struct store *store, const int64_t *seqs, size_t count);
+/* How often to look for rows that other instances wrote or left, ms; 0: there are none. */
+int64_t store_outbox_poll_ms(struct store *store);
 
 /* The broker has these messages: not sent again before their time. Not durable by itself: a message confirmed
  * and forgotten is sent twice with the same message_id, and the worker knows it. */

@@ -21,6 +21,9 @@ struct store_ops {
     enum status (*outbox_get)(struct store *store, int64_t seq, struct outbox_row *ret_row, struct err *err);
     enum status (*outbox_due)(struct store *store, int64_t now_ms, struct outbox_row *ret_row,
                               struct err *err);
+    enum status (*outbox_take)(struct store *store, int64_t seq, struct err *err);
+    void (*outbox_hold)(struct store *store, const int64_t *seqs, size_t count);
+    int64_t (*outbox_poll_ms)(struct store *store);
     void (*confirm)(struct store *store, struct store_confirm *confirm);
 };
 
@@ -29,5 +32,6 @@ struct store {
 };
 
 enum status store_sqlite_open(struct store **ret_store, const struct store_config *config, struct err *err);
+enum status store_postgres_open(struct store **ret_store, const struct store_config *config, struct err *err);
 
 #endif

@@ -373,6 +373,9 @@ static const struct store_ops sqlite_ops = {
     .outbox_unsent = store_sqlite_outbox_unsent,
     .outbox_get = store_sqlite_outbox_get,
     .outbox_due = store_sqlite_outbox_due,
+    .outbox_take = store_sqlite_outbox_take,
+    .outbox_hold = store_sqlite_outbox_hold,
+    .outbox_poll_ms = store_sqlite_outbox_poll_ms,
     .confirm = store_sqlite_confirm,
 };
 

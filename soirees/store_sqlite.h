@@ -59,6 +59,9 @@ enum status store_sqlite_outbox_get(struct store *base, int64_t seq, struct outb
                                     struct err *err);
 enum status store_sqlite_outbox_due(struct store *base, int64_t now_ms, struct outbox_row *ret_row,
                                     struct err *err);
+enum status store_sqlite_outbox_take(struct store *base, int64_t seq, struct err *err);
+void store_sqlite_outbox_hold(struct store *base, const int64_t *seqs, size_t count);
+int64_t store_sqlite_outbox_poll_ms(struct store *base);
 void store_sqlite_confirm(struct store *base, struct store_confirm *confirm);
 
 #endif

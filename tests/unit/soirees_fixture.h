@@ -1,9 +1,12 @@
-/* A store of bookings in a folder of its own, and writes that the test waits for. */
+/* A store of bookings in a folder of its own, and writes that the test waits for. Where STORE_URL names a
+ * PostgreSQL server (`postgresql://…/`, its user may create databases) the store is a database of its own
+ * there. */
 #ifndef TESTS_SOIREES_FIXTURE_H
 #define TESTS_SOIREES_FIXTURE_H
 
 #include "temp_folder.h"
 
+#include <libpq-fe.h>
 #include <sqlite3.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -14,7 +17,7 @@
 #define TRACE "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 struct fixture {
-    char *folder, *path;
+    char *folder, *path, *url; /* url NULL: SQLite */
     struct store_config config;
     struct store *store;
     _Atomic int64_t again_after_ms;
@@ -26,12 +29,39 @@ static inline void count_wake(void *arg)
     atomic_fetch_add(&((struct fixture *)arg)->wakes, 1);
 }
 
+/* A server is there some time after the store was opened. */
 static inline void open_store(struct fixture *fixture)
 {
     struct err err = {0};
+    int64_t since_ms, end_ms = clock_mono_ms() + WAIT_MAX_S * 1000;
     if (store_open(&fixture->store, &fixture->config, &err) != STATUS_OK)
         fail_msg("%s", err.text);
     store_on_outbox(fixture->store, count_wake, fixture);
+    while (store_health(fixture->store, &since_ms, &err) != STATUS_OK) {
+        if (clock_mono_ms() > end_ms)
+            fail_msg("%s", err.text);
+        (void)usleep(1000);
+    }
+}
+
+static inline void run_at(const char *url, const char *sql)
+{
+    PGconn *connection = PQconnectdb(url);
+    PGresult *result = PQexec(connection, sql);
+    if (PQresultStatus(result) != PGRES_COMMAND_OK && PQresultStatus(result) != PGRES_TUPLES_OK)
+        fail_msg("%s: %s", sql, PQerrorMessage(connection));
+    PQclear(result);
+    PQfinish(connection);
+}
+
+/* An empty database; free() its URL. */
+static inline char *new_database(const char *server)
+{
+    static int count;
+    CLEANUP(free_text) char *admin = mem_format("%spostgres", server);
+    CLEANUP(free_text) char *sql = mem_format("CREATE DATABASE unit_%d_%d", (int)getpid(), ++count);
+    run_at(admin, sql);
+    return mem_format("%sunit_%d_%d", server, (int)getpid(), count);
 }
 
 static inline void close_store(struct fixture *fixture)
@@ -45,9 +75,11 @@ static inline int new_fixture(void **state)
     struct fixture *fixture = mem_new(sizeof *fixture);
     fixture->folder = temp_folder();
     fixture->path = mem_format("%s/soirees.db", fixture->folder);
+    if (getenv("STORE_URL"))
+        fixture->url = new_database(getenv("STORE_URL"));
     fixture->again_after_ms = 1000000;
     fixture->config = (struct store_config){
-        .path = fixture->path, .readers = 2, .again_after_ms = &fixture->again_after_ms};
+        .path = fixture->path, .url = fixture->url, .readers = 2, .again_after_ms = &fixture->again_after_ms};
     open_store(fixture);
     *state = fixture;
     return 0;
@@ -58,6 +90,7 @@ static inline int free_fixture(void **state)
     struct fixture *fixture = *state;
     store_close(fixture->store);
     free(fixture->path);
+    free(fixture->url);
     drop_folder(&fixture->folder);
     free(fixture);
     return 0;
@@ -73,6 +106,25 @@ static inline void run_beside(struct fixture *fixture, const char *sql)
     if (sqlite3_exec(handle, sql, NULL, NULL, NULL) != SQLITE_OK)
         fail_msg("%s: %s", sql, sqlite3_errmsg(handle));
     assert_int_equal(sqlite3_close(handle), SQLITE_OK);
+}
+
+/* Has every row fail that is written into the table. */
+static inline void refuse_rows(struct fixture *fixture, const char *table)
+{
+    CLEANUP(free_text)
+    char *sql = fixture->url
+                    ? mem_format("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+                                 " $$BEGIN RAISE EXCEPTION 'refused'; END$$;"
+                                 "CREATE TRIGGER refuse BEFORE INSERT ON soirees.%s FOR EACH ROW"
+                                 " EXECUTE FUNCTION refuse()",
+                                 table)
+                    : mem_format("CREATE TRIGGER refuse BEFORE INSERT ON %s"
+                                 " BEGIN SELECT RAISE(ABORT, 'refused'); END",
+                                 table);
+    if (fixture->url)
+        run_at(fixture->url, sql);
+    else
+        run_beside(fixture, sql);
 }
 
 /* ---- writes ---- */

@@ -60,8 +60,7 @@ static void test_without_its_message_a_booking_is_not_stored(void **state)
 {
     struct fixture *fixture = *state;
     struct soiree before = book(fixture, "{" BOOKING "}");
-    run_beside(fixture,
-               "CREATE TRIGGER refuse BEFORE INSERT ON outbox BEGIN SELECT RAISE(ABORT, 'refused'); END");
+    refuse_rows(fixture, "outbox");
     struct store_write write = new_write(STORE_CREATE, "", "{" BOOKING "}");
     assert_int_not_equal(run_write(fixture, &write), STATUS_OK);
     assert_non_null(strstr(write.err.text, "refused"));
@@ -77,9 +76,7 @@ static void test_without_its_message_a_booking_is_not_stored(void **state)
 static void test_without_its_key_a_booking_is_not_stored(void **state)
 {
     struct fixture *fixture = *state;
-    run_beside(
-        fixture,
-        "CREATE TRIGGER refuse BEFORE INSERT ON idempotency BEGIN SELECT RAISE(ABORT, 'refused'); END");
+    refuse_rows(fixture, "idempotency");
     struct store_write write = new_write(STORE_CREATE, "", "{" BOOKING "}");
     (void)text_copy(write.key, sizeof write.key, "key");
     assert_int_not_equal(run_write(fixture, &write), STATUS_OK);

@@ -8,7 +8,7 @@ import subprocess
 
 import requests
 
-from . import description
+from . import description, postgres
 from .consul import ROOT
 from .process import Child
 from .wait import free_port, unwatch, wait_until, watch
@@ -64,6 +64,9 @@ class Daemon:
         self.settings = {"SERVICE_PORT": self.port, "SERVICE_BIND": "127.0.0.1",
                          "DATABASE_PATH": self.database, "CONSUL_HOST": ""}
         self.settings.update(settings)
+        if self.settings.get("DATABASE_URL"):
+            url = self.settings["DATABASE_URL"]
+            self.database = "%s%soptions=-csearch_path%%3D%s" % (url, "&" if "?" in url else "?", program)
         self.port = int(self.settings["SERVICE_PORT"])
         self.child = Child(self.name, None, None, os.path.join(self.folder, self.name + ".log"),
                            cwd=self.folder)
@@ -94,8 +97,13 @@ class Daemon:
     def start(self):
         """Start, and wait until it answers HTTP."""
         self.launch()
-        wait_until(lambda: self.get("/health").status_code, START_TIMEOUT_S, "%s answers /health" % self.name)
+        wait_until(self._answers, START_TIMEOUT_S, "%s answers /health" % self.name)
         return self
+
+    def _answers(self):
+        """Where the database is a server, the start does not wait for it: we do."""
+        reply = self.get("/health")
+        return not postgres.chosen() or reply.json()["components"]["database"]["state"] == "ok"
 
     def begin_stop(self, number=signal.SIGTERM):
         """Ask it to stop, and return at once."""
@@ -177,14 +185,23 @@ class Daemons:
 
     def __init__(self, folder):
         self.folder = str(folder)
-        self.all = []
+        self.all, self._urls = [], {}
 
     def new(self, program, settings=None, **more):
         """A daemon that is not started yet."""
         number = sum(1 for daemon in self.all if daemon.program == program)
-        daemon = Daemon(program, self.folder, {**(settings or {}), **more}, number)
+        settings = {**(settings or {}), **more}
+        if postgres.chosen() and not {"DATABASE_URL", "DATABASE_PATH"} & settings.keys():
+            settings["DATABASE_URL"] = self.database_url(number)
+        daemon = Daemon(program, self.folder, settings, number)
         self.all.append(daemon)
         return daemon
+
+    def database_url(self, number=0):
+        """A database in PostgreSQL, one for each number; both services may share one."""
+        if number not in self._urls:
+            self._urls[number] = postgres.new_database()
+        return self._urls[number]
 
     def start(self, program, settings=None, **more):
         return self.new(program, settings, **more).start()
