@@ -60,8 +60,8 @@ def man_page(about, date):
              "It takes its settings from the environment, or from KEY=VALUE lines in the file that",
              ".B CONFIG_FILE", "names; the environment wins.",
              ".PP",
-             "On SIGHUP it reads them again. What is said to be live counts at once, the rest is named in the log as",
-             "needing a restart; with a mistake anywhere nothing changes, and the log names it.",
+             "On SIGHUP it reads them again. What is said to be live counts at once, the rest is named in the",
+             "log as needing a restart; with a mistake anywhere nothing changes, and the log names it.",
              ".SH OPTIONS"]
     for name, argument, lines in about.options:
         page += [".TP", "\\fB%s\\fR%s" % (roff(name), " \\fI%s\\fR" % argument if argument else "")]

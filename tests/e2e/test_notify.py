@@ -96,7 +96,7 @@ def test_a_reload_is_told_with_its_time_and_its_end(manager_at_path, daemons):
     config = os.path.join(daemon.folder, "settings.env")
     daemon.stop()
     daemon.settings["CONFIG_FILE"] = config
-    for number, text in enumerate(("", "LOG_LEVEL=debug\n", "LOG_LEVEL=loud\n")):
+    for text in ("", "LOG_LEVEL=debug\n", "LOG_LEVEL=loud\n"):
         with open(config, "w") as file:
             file.write(text)
         if not daemon.running:
@@ -104,7 +104,7 @@ def test_a_reload_is_told_with_its_time_and_its_end(manager_at_path, daemons):
         wait_until(lambda: manager_at_path.read()[-1] == "WATCHDOG=1", what="it waits")
         before, began_us = len(manager_at_path.read()), time.monotonic_ns() // 1000
         daemon.child.send_signal(signal.SIGHUP)
-        wait_until(lambda before=before: "READY=1" in manager_at_path.read()[before:], what="the end of reload %d" % number)
+        wait_until(lambda before=before: "READY=1" in manager_at_path.read()[before:], what="its end")
         ended_us = time.monotonic_ns() // 1000
         lines = [line for line in manager_at_path.read()[before:] if line != "WATCHDOG=1"]
         assert [re.sub(r"\d+$", "", line) for line in lines] == ["RELOADING=", "MONOTONIC_USEC=", "READY="]
@@ -202,10 +202,11 @@ def test_a_stuck_thread_of_playlists_starves_the_watchdog(failpoint, thread, fai
 
 @pytest.mark.slow
 def test_a_stuck_thread_is_named_after_a_minute_where_nobody_watches(failpoints, daemons):
-    daemon = daemons.start("soirees", offline("soirees"), FAILPOINT="soirees.answer.before", FAILPOINT_HANGS=1)
+    daemon = daemons.start("soirees", offline("soirees"), FAILPOINT="soirees.answer.before",
+                           FAILPOINT_HANGS=1)
     with contextlib.suppress(requests.RequestException):
         daemon.post("/api/soirees", booking(), timeout=1)
     began = time.monotonic()
-    wait_until(lambda: daemon.log_has("❌ Le fil d'exécution db-writer ne répond plus depuis 6"), 90, "its name")
+    wait_until(lambda: daemon.log_has("❌ Le fil d'exécution db-writer ne répond plus depuis 6"), 90, "it")
     assert time.monotonic() - began > 50
     daemon.kill()

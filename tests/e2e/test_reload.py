@@ -1,4 +1,4 @@
-"""SIGHUP: the settings are read anew; what is live counts at once, the rest is named, a mistake changes nothing."""
+"""SIGHUP: settings are read anew; what is live counts at once, the rest is named, a mistake changes nothing."""
 
 import hashlib
 import itertools
@@ -189,7 +189,7 @@ def test_a_mistake_changes_nothing_and_every_one_is_named(program, start, tmp_pa
     refusal = next(e for e in events(log) if e["event"] == "service.reload_refused")
     assert refusal["problems"] == 3 and "rien ne change" in refusal["message"]
     ok_json(daemon.get("/api/" + program))  # the level that would hide it was not taken
-    wait_until(lambda: any(e["event"] == "http.request" for e in events(daemon.log())), what="a request's line")
+    wait_until(lambda: any(e["event"] == "http.request" for e in events(daemon.log())), what="a line of it")
     assert daemon.get("/health").status_code == 200
     log = settings.reload(LOG_FORMAT="json", RABBITMQ_HEARTBEAT=None, CONSUL_TOKEN_FILE=None)
     assert "LOG_LEVEL (info → error)" in log
@@ -200,7 +200,7 @@ def test_checks_that_span_settings_count_too(start):
     log = settings.reload(LAGMASTER_MAX_ATTEMPTS=100)
     wait_until(lambda: settings.daemon.log_has("at most 25 minutes"), what="the reason")
     assert "refusés" in log
-    log = settings.reload(LAGMASTER_MAX_ATTEMPTS=100, LAGMASTER_TIMEOUT_MS=1000, LAGMASTER_RETRY_DELAY_MS=1000)
+    log = settings.reload(LAGMASTER_TIMEOUT_MS=1000, LAGMASTER_RETRY_DELAY_MS=1000)
     assert "LAGMASTER_MAX_ATTEMPTS (3 → 100)" in log
 
 
@@ -220,15 +220,14 @@ def test_a_mistake_that_stays_does_not_fill_the_log(start):
     settings = start("soirees")
     settings.write(LOG_LEVEL="loud")
     for _ in range(30):
-        before = scrape_signals(settings.daemon)
         settings.daemon.child.send_signal(signal.SIGHUP)
-        wait_until(lambda before=before: scrape_signals(settings.daemon) == before, what="the signal is taken")
+        wait_until(lambda: not int(pending_signals(settings.daemon), 16), what="the signal is taken")
     wait_until(lambda: settings.daemon.log().count("réglages refusés") >= 10, what="ten refusals")
     assert settings.daemon.log().count("réglages refusés") <= 12
     assert "'lauter'" in settings.reload(LOG_LEVEL="lauter")
 
 
-def scrape_signals(daemon):
+def pending_signals(daemon):
     """The signals that wait for the process."""
     with open("/proc/%d/status" % daemon.pid) as file:
         return re.search(r"^ShdPnd:\t(.*)$", file.read(), re.MULTILINE).group(1)
@@ -457,7 +456,7 @@ def consumers(stack, number, timeout=60):
 
 
 def channels(stack, number, timeout=60):
-    """Wait until that many channels are open for workers (the dead letters' and the scratch one come on top)."""
+    """Wait until that many channels are open for workers (the dead letters' and another one come on top)."""
     def are_open():
         return [c["channels"] for c in stack.vhost.connections()
                 if c["client_properties"]["connection_name"] == "service-playlists"] == [number + 2]
@@ -498,7 +497,7 @@ def test_workers_come_and_go_under_load(at_work):
     stack, settings = at_work(PLAYLIST_WORKERS=2)
     stack.lagmaster.control(latency_ms=1000)
     consumers(stack, 2)
-    publish_many(stack.vhost, range(400))
+    publish_many(stack.vhost, range(600))
     wait_until(lambda: stack.lagmaster.count >= 4, 60, "it is at work")
     assert "PLAYLIST_WORKERS (2 → 20)" in settings.reload(PLAYLIST_WORKERS=20)
     waiting(stack.lagmaster, 20)
@@ -511,7 +510,7 @@ def test_workers_come_and_go_under_load(at_work):
     channels(stack, 3)
     assert value(scrape(stack.playlists), "playlists_workers") == 3
     settings.reload(PLAYLIST_WORKERS=100)
-    made_once(stack, 400)
+    made_once(stack, 600)
     assert [c["name"] for c in stack.vhost.connections()] == [c["name"] for c in connection]
     assert value(scrape(stack.playlists), "amqp_connections_total", event="lost") == 0
 
@@ -535,7 +534,8 @@ def test_few_workers_are_not_held_up_by_those_that_finish(at_work):
     stack, settings = at_work(PLAYLIST_WORKERS=1)
     settings.reload(PLAYLIST_WORKERS=20)
     consumers(stack, 20)
-    stack.lagmaster.control(mode="hang", by_style={"slow": {"latency_ms": 4000, "mode": "ok"}, "ok": {"mode": "ok"}})
+    stack.lagmaster.control(mode="hang", by_style={"slow": {"latency_ms": 4000, "mode": "ok"},
+                                                   "ok": {"mode": "ok"}})
     publish_many(stack.vhost, [0], "slow")  # for the consumer that has waited the longest: it will stay
     waiting(stack.lagmaster, 1)
     publish_many(stack.vhost, range(1, 20))
@@ -568,7 +568,7 @@ def test_from_one_to_a_thousand_and_back(at_work):
     assert value(scrape(stack.playlists), "amqp_connections_total", event="lost") == 0
 
 
-def test_a_change_while_disconnected_counts_with_the_next_connection(at_work, own_broker, make_stack, tmp_path):
+def test_a_change_while_disconnected_counts_with_the_next_connection(own_broker, make_stack, tmp_path):
     own_broker.start()
     settings = Settings(tmp_path / "own.env", PLAYLIST_WORKERS=2)
     stack = make_stack(vhost=own_broker.root(), playlists={"CONFIG_FILE": settings.path}).start()
@@ -643,11 +643,12 @@ def test_a_dead_letter_on_a_superfluous_channel_is_settled_first(at_work, worker
 @pytest.mark.slow
 def test_a_storm_of_signals_under_load_loses_and_doubles_nothing(at_work):
     stack, settings = at_work(PLAYLIST_WORKERS=10)
-    stack.lagmaster.control(latency_ms=1000)
-    publish_many(stack.vhost, range(300))
+    stack.lagmaster.control(latency_ms=300)
     chance = random.Random(2026)
     urls = [stack.lagmaster.url, stack.lagmaster.url + "?v=2"]
     for number in range(200):
+        if number % 2 == 0:
+            publish_many(stack.vhost, range(number * 3 // 2, number * 3 // 2 + 3))
         settings.write(PLAYLIST_WORKERS=chance.randint(1, 40), LAGMASTER_URL=chance.choice(urls),
                        LAGMASTER_TIMEOUT_MS=chance.randint(60000, 90000),
                        LOG_LEVEL=chance.choice(["debug", "info", "warn"]),
@@ -656,7 +657,6 @@ def test_a_storm_of_signals_under_load_loses_and_doubles_nothing(at_work):
                        LAGMASTER_MAX_ATTEMPTS="nonsense" if number % 20 == 7 else 3)
         stack.playlists.child.send_signal(signal.SIGHUP)
         time.sleep(chance.uniform(0, 0.04))  # no condition: the storm's own rhythm
-    assert stack.lagmaster.count < 300, "this was not under load"
     settings.reload(PLAYLIST_WORKERS=40, LAGMASTER_MAX_ATTEMPTS=3, LOG_LEVEL="info", LOG_FORMAT="pretty")
     assert len(DONE.findall(stack.playlists.log())) > 20
     made_once(stack, 300)
