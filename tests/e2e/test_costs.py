@@ -7,14 +7,19 @@ import os
 import pytest
 
 from harness import costs
-from harness.booking import BOOKING
+from harness.booking import BOOKING, waiting
+from harness.metrics import scrape, value
 from harness.wait import wait_until
+from promise import read_database
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOGETHER = 64
 BOOKINGS, READS = 2048, 4096
 ALONE = 200
 FEW = 640  # under callgrind
+PLAYLISTS = 200
+# What a playlist costs however fast the API answers; how often a thread polls depends on that.
+STEADY = ("fcntl", "fdatasync", "pread64", "pwrite64", "sendmsg", "sendto", "statfs", "write")
 
 pytestmark = pytest.mark.slow
 
@@ -92,3 +97,34 @@ def test_requests_take_no_more_instructions_than_their_budget(soirees_at_work, b
         load(daemon, TOGETHER, requests, 200)
     budget.judge("POST, instructions", {"all": posts.count // FEW})
     budget.judge("GET, instructions", {"all": gets.count // FEW})
+
+
+def transactions(daemon):
+    return value(scrape(daemon), "database_commits_total", outcome="ok")
+
+
+def test_a_playlist_costs_both_services_no_more_than_its_budget(built, make_stack, budget):
+    """One worker, one message after the other, from the queue to the ack."""
+    reason = costs.missing()
+    if reason:
+        pytest.skip(reason)
+    stack = make_stack()
+    stack.soirees.start()
+    for _ in range(PLAYLISTS):
+        stack.book()
+    published(stack.soirees)
+    stack.lagmaster.control(mode="hang")
+    stack.playlists.start()
+    waiting(stack.lagmaster)
+    daemons = {"in playlists": stack.playlists, "in soirees": stack.soirees}
+    before = {where: transactions(daemon) for where, daemon in daemons.items()}
+    with costs.Calls(stack.playlists.pid) as worker, costs.Calls(stack.soirees.pid) as patches:
+        stack.lagmaster.control(mode="ok")
+        stack.lagmaster.release()
+        stack.drained()
+        wait_until(lambda: read_database(stack.playlists.database, "SELECT * FROM links") == [], 60,
+                   "the last link's end is written")
+    for (where, daemon), calls in zip(daemons.items(), (worker, patches)):
+        each = costs.apiece({name: calls.counts.get(name, 0) for name in STEADY}, PLAYLISTS)
+        each["transactions"] = round((transactions(daemon) - before[where]) / PLAYLISTS, 2)
+        budget.judge("a playlist, " + where, each)
