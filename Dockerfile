@@ -17,8 +17,8 @@ FROM debian:bookworm-slim AS build
 RUN apt-get update \
  && apt-get install -y --no-install-recommends \
         gcc libc6-dev cmake ninja-build pkg-config \
-        librabbitmq-dev libmicrohttpd-dev libcurl4-openssl-dev libcjson-dev libsqlite3-dev zlib1g-dev \
-        libssl-dev \
+        librabbitmq-dev libmicrohttpd-dev libcurl4-openssl-dev libcjson-dev libsqlite3-dev libpq-dev \
+        zlib1g-dev libssl-dev \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY CMakeLists.txt ./
@@ -34,7 +34,7 @@ FROM debian:bookworm-slim AS runtime
 # The user's number is fixed, so that a volume or a bind mount belongs to the same one after every build.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends \
-        ca-certificates libcjson1 libcurl4 libmicrohttpd12 librabbitmq4 libsqlite3-0 zlib1g \
+        ca-certificates libcjson1 libcurl4 libmicrohttpd12 librabbitmq4 libsqlite3-0 libpq5 zlib1g \
  && rm -rf /var/lib/apt/lists/* \
  && groupadd --gid 10001 soirees \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin soirees \

@@ -121,6 +121,7 @@ static enum status check_version(struct pg *pg, size_t version, struct err *err)
     if (pg->config.fatal)
         pg->config.fatal(err->text);
     pg->config.fatal = NULL;
+    pg->config.changed = NULL; /* that was the last word */
     return STATUS_IO;
 }
 

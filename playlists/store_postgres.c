@@ -41,24 +41,26 @@ static const char *const statements[STATEMENT_COUNT] = {
     [REQUEST_BEGIN] = "INSERT INTO requests AS r (soiree_id, message_id, starts) VALUES ($1, $2, 1)"
                       " ON CONFLICT (soiree_id, message_id) DO UPDATE SET starts = r.starts + 1"
                       " RETURNING starts, attempts",
-    [REQUEST_LOCK] = "SELECT FROM requests WHERE soiree_id = $1 AND message_id = $2 AND playlist_id IS NULL"
-                     " FOR UPDATE",
+    /* Its row is not there where the server has crashed since: no start waits for the disk. */
+    [REQUEST_LOCK] =
+        "INSERT INTO requests AS r (soiree_id, message_id, starts) VALUES ($1, $2, 1)"
+        " ON CONFLICT (soiree_id, message_id) DO UPDATE SET starts = r.starts RETURNING playlist_id",
     [REQUEST_FAILURE] =
         "UPDATE requests SET attempts = attempts + 1 WHERE soiree_id = $1 AND message_id = $2",
     [REQUEST_ABANDON] =
         "UPDATE requests SET starts = greatest(starts - 1, 0) WHERE soiree_id = $1 AND message_id = $2",
     [SAVE] = "WITH made AS (" PLAYLIST_VALUES "),"
-             " ended AS (UPDATE requests SET playlist_id = $1::uuid, starts = 0"
+             " ended AS (UPDATE requests SET playlist_id = $1, starts = 0"
              " WHERE soiree_id = $9 AND message_id = $10)"
              " INSERT INTO links AS l (playlist_id, soiree_id, request_id, traceparent, attempts, next_at)"
-             " SELECT $1::uuid, $9, $11, $12, 0, " IN("$13") " FROM made RETURNING " LINK_COLUMNS,
+             " SELECT $1, $9, $11, $12, 0, " IN("$13") " FROM made RETURNING " LINK_COLUMNS,
     [LINK_LEASE] = "UPDATE links SET next_at = " IN("$2") " WHERE seq = $1",
     [LINK_MEND] = "UPDATE links SET next_at = '-infinity' WHERE next_at > " IN("$1"),
     [LINK_CLAIM] = "UPDATE links l SET next_at = " IN(
         "$1") " WHERE l.seq IN (SELECT seq FROM links WHERE next_at <= now() ORDER BY next_at LIMIT $2"
               " FOR UPDATE SKIP LOCKED) RETURNING " LINK_COLUMNS,
-    [LINK_DELETE] = "DELETE FROM links WHERE seq = $1 AND playlist_id = $2::uuid",
-    [LINK_DELETE_PLAYLIST] = "DELETE FROM links WHERE playlist_id = $1::uuid",
+    [LINK_DELETE] = "DELETE FROM links WHERE seq = $1 AND playlist_id = $2",
+    [LINK_DELETE_PLAYLIST] = "DELETE FROM links WHERE playlist_id = $1",
     [LINK_RETRY] = "UPDATE links SET attempts = attempts + 1, next_at = " IN("$2") " WHERE seq = $1",
     [LINK_HURRY] = "UPDATE links SET next_at = '-infinity' WHERE seq IN (SELECT seq FROM links"
                    " WHERE attempts > 0 AND next_at > now() FOR UPDATE SKIP LOCKED)",
@@ -297,8 +299,7 @@ static enum status run_write(struct pg_job *job, struct err *err)
         put_change(job, write);
         return STATUS_OK;
     }
-    if (uuid_time_ms(write->playlist.id) >= 0) /* an imported one has no link */
-        pg_put(job, LINK_DELETE_PLAYLIST, "t", write->playlist.id);
+    pg_put(job, LINK_DELETE_PLAYLIST, "t", write->playlist.id);
     pg_put(job, DELETE, "i", write->playlist.seq);
     job->last = true;
     return STATUS_OK;
@@ -368,7 +369,7 @@ static enum status save(struct pg_job *job, struct store_step *step, struct err 
             store_postgres_read_link(&rows, 0, &step->link);
         return STATUS_OK;
     }
-    if (!found)
+    if (!found || !pg_is_null(&rows, 0))
         return err_set(err, STATUS_CONFLICT, "the request was answered meanwhile");
     uuid_v7(p->id);
     p->version = 1;

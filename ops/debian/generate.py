@@ -99,7 +99,7 @@ def env_file(about):
              "",
              "DATABASE_PATH=/var/lib/%s/%s.db" % (about.name, about.name)]
     for name, default, help_lines in about.settings:
-        if name == "DATABASE_PATH" or help_lines[0].startswith("not in this version"):
+        if name == "DATABASE_PATH":
             continue
         lines += [""] + ["# " + line for line in help_lines]
         lines.append("#%s=%s" % (name, "" if default == "none" else default))

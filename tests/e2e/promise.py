@@ -23,8 +23,8 @@ class Load:
     """Books from several threads until told to stop. A booking that got no answer, or a 503, is repeated with the
     same Idempotency-Key until it is acknowledged, as a careful client does."""
 
-    def __init__(self, url, threads=1, most=None, pause_s=0.0):
-        self.url, self.most, self.pause_s = url, most, pause_s
+    def __init__(self, url, threads=1, most=None, pause_s=0.0, name="style"):
+        self.url, self.most, self.pause_s, self.name = url, most, pause_s, name
         self.acknowledged = {}  # style -> soirée: each booking has a style of its own
         self.repeated = 0
         self._numbers, self._stop, self._failure = itertools.count(1), threading.Event(), None
@@ -53,7 +53,7 @@ class Load:
             session.close()
 
     def _book(self, session, number):
-        style = "style-%d" % number
+        style = "%s-%d" % (self.name, number)
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
