@@ -122,6 +122,9 @@ static void test_texts_are_bounded_in_code_points(void **state)
         CLEANUP(free_text) char *longer = long_text(texts[i].name, texts[i].max + 1);
         CLEANUP(free_text) char *pointer = mem_format("/%s", texts[i].name);
         CLEANUP(change_done) struct playlist_change change = decode_well(longest, JSON_CREATE);
+        assert_int_equal(utf8_length(change.values.nom) + utf8_length(change.values.description) +
+                             utf8_length(change.values.soiree_id),
+                         texts[i].max + (i > 0)); /* none is cut; beside the others stands the name "n" */
         assert_wrong(longer, pointer);
     }
     assert_wrong("{\"nom\":\"\"}", "/nom");
@@ -146,6 +149,8 @@ static void test_lists_are_bounded_in_texts_and_their_lengths(void **state)
         CLEANUP(free_text) char *item = mem_format("/%s/0", lists[i].name);
         CLEANUP(change_done) struct playlist_change change = decode_well(most, JSON_CREATE);
         CLEANUP(change_done) struct playlist_change other = decode_well(longest, JSON_CREATE);
+        assert_int_equal(change.values.styles.count + change.values.tracks.count, lists[i].count);
+        assert_int_equal(strlen(i ? other.values.tracks.json : other.values.styles.json), 2 * lists[i].len + 4);
         assert_wrong(more, pointer);
         assert_wrong(longer, item);
     }
