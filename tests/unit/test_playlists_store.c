@@ -148,6 +148,7 @@ static void test_lists_have_the_newest_first_and_one_row_more_than_a_page(void *
     for (char name = 'a'; name <= 'e'; name++) {
         CLEANUP(free_text) char *text = mem_format("{\"nom\":\"%c\",\"soireeId\":\"%s\"}", name, name % 2 ? "odd" : "even");
         CLEANUP(playlist_done) struct playlist made = create(fixture, text);
+        assert_int_equal(made.nom[0], name);
     }
     assert_string_equal(list(fixture, "", 100, INT64_MAX).text, "edcba");
     assert_string_equal(list(fixture, "odd", 100, INT64_MAX).text, "eca");
