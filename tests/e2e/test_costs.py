@@ -70,6 +70,8 @@ def count_calls(daemon, work, times):
     return costs.apiece(calls.counts, times)
 
 
+# On one connection how much of a commit several bookings share depends on the machine's speed, and whether a
+# connection is suspended before its answer is there: that budget is what a slow and busy one needs.
 @pytest.mark.parametrize("connections, count", [(TOGETHER, BOOKINGS), (1, ALONE)])
 def test_a_booking_makes_no_more_system_calls_than_its_budget(soirees_at_work, budget, connections, count):
     daemon = soirees_at_work()
