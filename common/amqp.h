@@ -187,7 +187,7 @@ struct amqp_publication {
 };
 /* Persistent, mandatory. From any handler, up() and tick() above all. On a confirm channel *ret_tag (may be
  * NULL) is its sequence number, counted from 1 since amqp_confirm_select; else 0.
- * It cannot hang: it neither waits for input as the library's own publish does, nor gives the library more
+ * It cannot hang: it neither waits for input as the library's own publish does, nor sends more
  * than the socket has room for; a peer that stops reading loses the connection after 10 s (and a connection
  * that acknowledges nothing on the TCP level after 20 s, by TCP_USER_TIMEOUT). Texts over their limits are a
  * programmer's error: the connection is dropped. */

@@ -165,10 +165,12 @@ static void write_out(const char *bytes, size_t len)
     pthread_mutex_lock(&mutex);
     while (len > 0) {
         ssize_t written = write(STDOUT_FILENO, bytes, len);
-        if (written <= 0 && errno != EINTR)
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written <= 0)
             break;
-        bytes += written > 0 ? written : 0;
-        len -= written > 0 ? (size_t)written : 0;
+        bytes += written;
+        len -= (size_t)written;
     }
     pthread_mutex_unlock(&mutex);
 }
