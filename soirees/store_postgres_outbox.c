@@ -132,7 +132,7 @@ static enum status run_confirm(struct pg_job *job, struct err *err)
 {
     struct store_confirm *confirm = OWNER(job, struct store_confirm, job.postgres);
     int64_t again_after_ms = atomic_load(postgres_of(confirm->store)->again_after_ms);
-    CLEANUP(buf_done) struct buf array;
+    CLEANUP(buf_done) struct buf array = {0};
     (void)err;
     if (job->round > 0)
         return STATUS_OK;

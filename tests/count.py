@@ -3,7 +3,7 @@
 
     count.py RESULTS_FOLDER MORE_FAILURES
 
-Reads unit.xml (ctest's JUnit file: each program's output holds cmocka's cases), every other *.xml (pytest's)
+Reads unit*.xml (ctest's JUnit file: each program's output holds cmocka's cases), every other *.xml (pytest's)
 and lint.txt (one word). Names what failed, prints `N passed, N failed[, N skipped]` as the last line; exit
 status 1 on a failure or when nothing ran.
 """
@@ -60,7 +60,7 @@ def read_pytest(path, count):
 def main(folder, more_failures):
     count = Count()
     for path in sorted(glob.glob(os.path.join(folder, "*.xml"))):
-        (read_unit if os.path.basename(path) == "unit.xml" else read_pytest)(path, count)
+        (read_unit if os.path.basename(path).startswith("unit") else read_pytest)(path, count)
     lint = os.path.join(folder, "lint.txt")
     if os.path.exists(lint):
         with open(lint) as file:

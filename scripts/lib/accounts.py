@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.parse
 
+import postgres
 from settings import SettingsError
 
 QUEUE, DEAD_QUEUE = "playlist_generation_queue", "playlist_generation_queue.dead"
@@ -150,6 +151,25 @@ class Database:
 
     def count(self, table):
         return self.rows("SELECT count(*) FROM " + table)[0][0]
+
+
+class PostgresDatabase:
+    """The same, of a service's schema in PostgreSQL; values come as texts."""
+
+    def __init__(self, url, schema):
+        self.url, self.schema = url, schema
+        self.rows("SELECT 1")
+
+    def rows(self, sql, *values):
+        for number in range(1, len(values) + 1):
+            sql = sql.replace("?", "$%d" % number, 1)
+        try:
+            return postgres.rows(self.url, "SET search_path TO %s; %s" % (self.schema, sql.replace("_ms", "_at")), *values)
+        except postgres.PostgresError as error:
+            raise Unreadable("%s: %s" % (self.schema, error))
+
+    def count(self, table):
+        return int(self.rows("SELECT count(*) FROM " + table)[0][0])
 
 
 SCHEMA = """

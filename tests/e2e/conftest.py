@@ -11,7 +11,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from harness import broker as broker_module  # noqa: E402
 from harness import consul as consul_module  # noqa: E402
-from harness import description  # noqa: E402
+from harness import description, postgres  # noqa: E402
 from harness.booking import Stack  # noqa: E402
 from harness.daemon import Daemons, binary  # noqa: E402
 from harness.wait import free_port, wait_until  # noqa: E402
@@ -25,7 +25,14 @@ _numbers = itertools.count(1)
 def pytest_configure(config):
     logging.getLogger("pika").setLevel(logging.CRITICAL)
     config.addinivalue_line("markers", "slow: takes more than about 5 s; scripts/test fast leaves it out")
+    config.addinivalue_line("markers", "sqlite: about SQLite's files; left out where STORE=postgres")
     config.addinivalue_line("markers", "threads: shows the threads at work; run again under ThreadSanitizer")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items if postgres.chosen() else ():
+        if item.get_closest_marker("sqlite"):
+            item.add_marker(pytest.mark.skip(reason="about SQLite's files"))
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -107,7 +107,7 @@ class Load:
 def read_database(path, query):
     """Rows of an SQLite file, which is not touched, or of a database at a URL."""
     if str(path).startswith("postgresql:"):
-        return postgres.query(path, query)
+        return postgres.query(path, query.replace("_ms", "_at"))  # its times are of a type of their own
     connection = sqlite3.connect("file:%s?mode=ro" % path, uri=True, timeout=20)
     try:
         return connection.execute(query).fetchall()

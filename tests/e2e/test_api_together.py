@@ -154,6 +154,7 @@ def test_a_key_makes_one_item_though_the_daemon_is_killed_again_and_again(daemon
     assert {item["id"] for item in items} == set.union(*made.values())
 
 
+@pytest.mark.sqlite
 @pytest.mark.slow
 def test_a_key_is_kept_for_a_day_and_then_cleaned(daemons, tmp_path, without_sanitizers):  # noqa: F811
     clock = Clock(tmp_path)

@@ -22,7 +22,7 @@ BOTH = pytest.mark.parametrize("program", ["soirees", "playlists"])
 PATHS = {"soirees": "/api/soirees", "playlists": "/api/playlists"}
 BODIES = {"soirees": booking(), "playlists": {"nom": "Une liste", "tracks": ["a", "b"]}}
 LOAD_THREADS = 4
-pytestmark = pytest.mark.usefixtures("built")
+pytestmark = [pytest.mark.usefixtures("built"), pytest.mark.sqlite]
 
 
 def offline(program):

@@ -308,6 +308,7 @@ def test_an_answer_that_is_too_long_is_not_read_to_its_end(make_stack, size):
 
 # ---- the disk
 
+@pytest.mark.sqlite
 def test_a_full_disk_is_a_503_of_soirees_that_passes(make_stack, tmp_path):
     with SmallDisk(tmp_path / "disk", 160) as disk:
         stack = make_stack(soirees={"DATABASE_PATH": disk.path + "/soirees.db"}, playlists={"PLAYLIST_WORKERS": 3})
@@ -340,6 +341,7 @@ def test_a_full_disk_is_a_503_of_soirees_that_passes(make_stack, tmp_path):
         assert stack.lagmaster.count == 4
 
 
+@pytest.mark.sqlite
 def test_a_full_disk_of_playlists_holds_the_messages(make_stack, tmp_path):
     with SmallDisk(tmp_path / "disk", 160) as disk:
         stack = make_stack(playlists={"DATABASE_PATH": disk.path + "/playlists.db", "PLAYLIST_WORKERS": 2})

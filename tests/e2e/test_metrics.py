@@ -92,6 +92,7 @@ def test_failures_of_the_api_and_dead_letters_are_counted_by_outcome(worker, lag
 
 # ---- true whatever happens
 
+@pytest.mark.sqlite
 def test_the_outbox_is_counted_as_it_is_stored(soirees):
     def agrees():
         assert outbox_shown(soirees) == outbox(soirees)
@@ -111,6 +112,7 @@ def test_the_outbox_is_counted_as_it_is_stored(soirees):
     assert value(scrape(soirees), "soirees_outbox_oldest_unsent_seconds") > 0
 
 
+@pytest.mark.sqlite
 def test_the_outbox_is_counted_as_it_is_stored_when_messages_are_confirmed(vhost, daemons):
     soirees = daemons.start("soirees", vhost.settings())
     made = [book(soirees)["id"] for _ in range(4)]
@@ -213,6 +215,7 @@ def test_since_is_when_a_state_began(own_broker, daemons):
     assert state()[1] > connected[1]
 
 
+@pytest.mark.sqlite
 def test_a_locked_database_makes_it_red_until_it_is_free(daemons):
     """Somebody else holds the lock: no booking is stored."""
     soirees = daemons.start("soirees", RABBITMQ_PORT=free_port())

@@ -298,7 +298,7 @@ def test_verify_full_trusts_its_own_ca_alone(daemons, own_server, tmp_path):
     wait_until(lambda: trusting.get("/health").status_code == 200, SOON_S, "it is connected")
     book(trusting)
     assert server.sql("postgres", "SELECT DISTINCT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"
-                                  " WHERE application_name = 'soirees'") == [("t",)]
+                                  " WHERE application_name = 'soirees'") == [(1,)]
     assert database(refused)["state"] == "failing"
 
 

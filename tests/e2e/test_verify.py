@@ -8,6 +8,7 @@ import sys
 import uuid
 
 import pytest
+from harness import postgres
 from harness.booking import message, request_properties
 from harness.broker import DEAD_QUEUE
 from harness.consul import ROOT
@@ -27,10 +28,15 @@ def run(stack, *arguments, timeout=180, **settings):
     return result.returncode, result.stdout, result.stderr
 
 
+def database_option(daemon):
+    url = daemon.settings.get("DATABASE_URL")
+    return ("--%s-database-url" % daemon.program, url) if url else ("--%s-db" % daemon.program, daemon.database)
+
+
 def verify(stack, *arguments, databases=True, **settings):
     """(what is broken: kind -> ids, the counts)."""
     if databases:
-        arguments += ("--soirees-db", stack.soirees.database, "--playlists-db", stack.playlists.database)
+        arguments += database_option(stack.soirees) + database_option(stack.playlists)
     status, out, error = run(stack, "--json", *arguments, **settings)
     assert status in (0, 1), error
     account = json.loads(out)
@@ -42,6 +48,13 @@ def verify(stack, *arguments, databases=True, **settings):
 
 def tamper(daemon, *statements):
     """Do to a database what no daemon of ours may ever do."""
+    if daemon.settings.get("DATABASE_URL"):
+        for statement in statements:
+            text, values = statement if isinstance(statement, tuple) else (statement, ())
+            for value in values:
+                text = text.replace("?", "'%s'" % value, 1)
+            postgres.query(daemon.database, text.replace("_ms", "_at"))
+        return
     connection = sqlite3.connect(daemon.database, timeout=20)
     for statement in statements:
         connection.execute(*statement if isinstance(statement, tuple) else (statement,))
@@ -210,7 +223,7 @@ def test_the_first_50_ids_are_printed_and_the_rest_is_counted(stack):
     stack.vhost.take(count=55)
     tamper(stack.soirees, "DELETE FROM outbox")
     stack.playlists.start()
-    status, out, _error = run(stack, "--soirees-db", stack.soirees.database)
+    status, out, _error = run(stack, *database_option(stack.soirees))
     assert status == 1 and out.endswith("the promise is BROKEN\n")
     assert "the first 50, and 5 more" in out
     assert sum(key in out for key in lost) == 50

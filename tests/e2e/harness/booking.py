@@ -72,7 +72,7 @@ class Stack:
     def start(self):
         self.soirees.launch()
         self.playlists.start()
-        wait_until(lambda: self.soirees.get("/health").status_code, 60, "soirees answers")
+        wait_until(self.soirees.answers, 60, "soirees answers")
         self.consuming()
         return self
 

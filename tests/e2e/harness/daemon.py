@@ -97,11 +97,12 @@ class Daemon:
     def start(self):
         """Start, and wait until it answers HTTP."""
         self.launch()
-        wait_until(self._answers, START_TIMEOUT_S, "%s answers /health" % self.name)
+        wait_until(self.answers, START_TIMEOUT_S, "%s answers /health" % self.name)
         return self
 
-    def _answers(self):
-        """Where the database is a server, the start does not wait for it: we do."""
+    def answers(self):
+        """Whether it does. Where the database is a server, the start does not wait for it: we
+        do."""
         reply = self.get("/health")
         return not postgres.chosen() or reply.json()["components"]["database"]["state"] == "ok"
 

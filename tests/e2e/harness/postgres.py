@@ -127,13 +127,13 @@ class Postgres:
             "?" + urllib.parse.urlencode(options) if options else "")
 
     def sql(self, database, text):
-        """Run SQL as the superuser; the rows as tuples, with numbers where they look like ones."""
+        """Run SQL as the superuser; the rows as tuples, with numbers for what looks like one and for booleans."""
         return rows(self._run("psql", "-X", "--csv", "-t", "-v", "ON_ERROR_STOP=1", "-f", "-", database, text=text))
 
 
 def rows(text):
     def value(field):
-        return int(field) if field.lstrip("-").isdigit() else field
+        return {"t": 1, "f": 0}.get(field, int(field) if field.lstrip("-").isdigit() else field)
     return [tuple(value(field) for field in row) for row in csv.reader(io.StringIO(text))]
 
 
