@@ -581,6 +581,7 @@ def test_an_open_request_is_sent_again_though_the_clock_jumped(make_stack, clock
     assert stack.lagmaster.count == 1
 
 
+@pytest.mark.sqlite
 def test_a_message_held_for_over_ten_minutes_goes_back_and_is_not_lost(make_stack, clock_of_all):
     """Its channel is closed, so that the broker delivers it again; what was made of it so far is used."""
     stack = make_stack(playlists={**clock_of_all.settings, "RABBITMQ_HEARTBEAT": 3600}).start()

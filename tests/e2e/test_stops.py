@@ -165,6 +165,7 @@ def test_a_client_that_dawdles_does_not_make_a_clean_stop_a_crash(make_stack):
 
 # ---- a database that somebody else holds for a while
 
+@pytest.mark.sqlite
 @pytest.mark.threads
 @pytest.mark.slow
 def test_a_locked_playlists_database_holds_the_message_until_it_is_free(stack):
@@ -182,6 +183,7 @@ def test_a_locked_playlists_database_holds_the_message_until_it_is_free(stack):
     assert stack.vhost.depth(DEAD_QUEUE) == (0, 0)
 
 
+@pytest.mark.sqlite
 @pytest.mark.slow
 def test_a_locked_soirees_database_is_a_503_that_passes(stack):
     first = stack.book()
@@ -196,6 +198,7 @@ def test_a_locked_soirees_database_is_a_503_that_passes(stack):
     assert len(ok_json(stack.soirees.get("/api/soirees"))) == 2
 
 
+@pytest.mark.sqlite
 def test_the_link_is_tried_again_while_the_soirees_database_is_locked(stack):
     stack.lagmaster.control(mode="hang")
     made = stack.book()
