@@ -34,9 +34,9 @@ int care_check(const char *path, const struct db_care *care)
 
 int care_elsewhere(void)
 {
-    fputs("DATABASE_URL is set: --check and --backup are for SQLite. For PostgreSQL use its own tools:\n"
-          "pg_amcheck for a check, pg_dump --schema=soirees (or playlists) for a copy\n",
-          stderr);
+    fprintf(stderr,
+            "DATABASE_URL is set: --check and --backup are for SQLite. For PostgreSQL use its own tools:\n"
+            "pg_amcheck for a check, pg_dump --schema=soirees (or playlists) for a copy\n");
     return 1;
 }
 

@@ -80,7 +80,7 @@ static void take_batch(struct pg *pg, struct batch *batch)
         if (pg->last == job)
             pg->last = kept;
     }
-    qsort(batch->jobs, batch->count, sizeof batch->jobs[0], by_key);
+    qsort(batch->jobs, batch->count, sizeof batch->jobs / BATCH_MAX, by_key);
 }
 
 void pg_submit(struct pg *pg, struct pg_job *job)

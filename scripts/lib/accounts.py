@@ -163,8 +163,9 @@ class PostgresDatabase:
     def rows(self, sql, *values):
         for number in range(1, len(values) + 1):
             sql = sql.replace("?", "$%d" % number, 1)
+        sql = sql.replace("_ms", "_at")  # times are of a type of their own there
         try:
-            return postgres.rows(self.url, "SET search_path TO %s; %s" % (self.schema, sql.replace("_ms", "_at")), *values)
+            return postgres.rows(self.url, "SET search_path TO %s; %s" % (self.schema, sql), *values)
         except postgres.PostgresError as error:
             raise Unreadable("%s: %s" % (self.schema, error))
 

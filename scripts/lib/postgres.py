@@ -48,10 +48,11 @@ def rows(url, sql, *values):
         argv += ["-v", "p%d=%s" % (number, value)]
         sql = sql.replace("$%d" % number, ":'p%d'" % number)
     try:
-        done = subprocess.run(argv + ["--csv", "-t", "-P", "null=" + NULL, "-f", "-"], env=env, input=sql, text=True,
-                              capture_output=True, encoding="utf-8")
+        done = subprocess.run(argv + ["--csv", "-t", "-P", "null=" + NULL, "-f", "-"], env=env, input=sql,
+                              capture_output=True, text=True, encoding="utf-8")
     except OSError as error:
         raise PostgresError("psql: %s (package postgresql-client)" % error.strerror)
     if done.returncode != 0:
         raise PostgresError(first_error(done.stderr))
-    return [tuple(None if field == NULL else field for field in row) for row in csv.reader(io.StringIO(done.stdout))]
+    return [tuple(None if field == NULL else field for field in row)
+            for row in csv.reader(io.StringIO(done.stdout))]

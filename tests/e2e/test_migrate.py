@@ -74,7 +74,8 @@ def test_bookings_keys_and_unsent_messages_move(sqlite, daemons, url, vhost):
 
 
 def test_playlists_pending_links_and_requests_move(sqlite, daemons, url, vhost, lagmaster):
-    settings = {**vhost.settings(), "LAGMASTER_URL": lagmaster.url, "SOIREES_URL": "http://127.0.0.1:%d" % free_port()}
+    settings = {**vhost.settings(), "LAGMASTER_URL": lagmaster.url,
+                "SOIREES_URL": "http://127.0.0.1:%d" % free_port()}
     old = answering(sqlite("playlists", **settings))
     wait_until(lambda: vhost.depth()[1] > 0, 60, "a consumer")
     vhost.publish(message("some-soiree", style='é "quoted" \\ style'))
