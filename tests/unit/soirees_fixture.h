@@ -108,19 +108,19 @@ static inline void run_beside(struct fixture *fixture, const char *sql)
     assert_int_equal(sqlite3_close(handle), SQLITE_OK);
 }
 
-/* Has every row fail that is written into the table. */
-static inline void refuse_rows(struct fixture *fixture, const char *table)
+/* Has the rows fail that are written into the table, where the condition holds. */
+static inline void refuse_rows(struct fixture *fixture, const char *table, const char *condition)
 {
     CLEANUP(free_text)
     char *sql = fixture->url
                     ? mem_format("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
                                  " $$BEGIN RAISE EXCEPTION 'refused'; END$$;"
                                  "CREATE TRIGGER refuse BEFORE INSERT ON soirees.%s FOR EACH ROW"
-                                 " EXECUTE FUNCTION refuse()",
-                                 table)
-                    : mem_format("CREATE TRIGGER refuse BEFORE INSERT ON %s"
+                                 " WHEN (%s) EXECUTE FUNCTION refuse()",
+                                 table, condition)
+                    : mem_format("CREATE TRIGGER refuse BEFORE INSERT ON %s WHEN %s"
                                  " BEGIN SELECT RAISE(ABORT, 'refused'); END",
-                                 table);
+                                 table, condition);
     if (fixture->url)
         run_at(fixture->url, sql);
     else

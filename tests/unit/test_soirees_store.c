@@ -60,7 +60,7 @@ static void test_without_its_message_a_booking_is_not_stored(void **state)
 {
     struct fixture *fixture = *state;
     struct soiree before = book(fixture, "{" BOOKING "}");
-    refuse_rows(fixture, "outbox");
+    refuse_rows(fixture, "outbox", "true");
     struct store_write write = new_write(STORE_CREATE, "", "{" BOOKING "}");
     assert_int_not_equal(run_write(fixture, &write), STATUS_OK);
     assert_non_null(strstr(write.err.text, "refused"));
@@ -76,7 +76,7 @@ static void test_without_its_message_a_booking_is_not_stored(void **state)
 static void test_without_its_key_a_booking_is_not_stored(void **state)
 {
     struct fixture *fixture = *state;
-    refuse_rows(fixture, "idempotency");
+    refuse_rows(fixture, "idempotency", "true");
     struct store_write write = new_write(STORE_CREATE, "", "{" BOOKING "}");
     (void)text_copy(write.key, sizeof write.key, "key");
     assert_int_not_equal(run_write(fixture, &write), STATUS_OK);
@@ -346,6 +346,65 @@ static void test_two_bookings_at_once_with_one_key_are_one(void **state)
     sem_destroy(&done);
 }
 
+/* ---- many at once ---- */
+
+enum { MANY = 40 };
+
+static void submit_all(struct fixture *fixture, struct store_write *writes)
+{
+    sem_t done;
+    sem_init(&done, 0, 0);
+    for (int i = 0; i < MANY; i++) {
+        writes[i].done = post_done;
+        writes[i].arg = &done;
+        store_submit(fixture->store, &writes[i]);
+    }
+    for (int i = 0; i < MANY; i++)
+        wait_for(&done);
+    sem_destroy(&done);
+}
+
+static void test_one_write_that_fails_takes_no_other_with_it(void **state)
+{
+    struct fixture *fixture = *state;
+    struct store_write writes[MANY];
+    refuse_rows(fixture, "soirees", "NEW.lieu = 'refused'");
+    for (int i = 0; i < MANY; i++)
+        writes[i] = new_write(STORE_CREATE, "", "{" BOOKING "}");
+    (void)text_copy(writes[MANY / 2].change.values.lieu, sizeof writes[0].change.values.lieu, "refused");
+    submit_all(fixture, writes);
+    for (int i = 0; i < MANY; i++) {
+        if (i == MANY / 2) {
+            assert_int_not_equal(writes[i].err.status, STATUS_OK);
+            assert_gone(fixture, writes[i].soiree.id);
+            continue;
+        }
+        assert_int_equal(writes[i].err.status, STATUS_OK);
+        struct soiree stored = get(fixture, writes[i].soiree.id);
+        assert_same(&stored, &writes[i].soiree);
+    }
+    assert_int_equal(count_unsent(fixture), MANY - 1);
+}
+
+static void test_changes_of_one_booking_at_once_follow_each_other(void **state)
+{
+    struct fixture *fixture = *state;
+    struct store_write writes[MANY];
+    struct soiree soiree = book(fixture, "{" BOOKING "}");
+    for (int i = 0; i < MANY; i++) {
+        CLEANUP(free_text) char *text = mem_format("{\"nombreInvites\":%d}", i + 2);
+        writes[i] = new_write(STORE_CHANGE, soiree.id, text);
+    }
+    submit_all(fixture, writes);
+    for (int i = 0; i < MANY; i++) {
+        assert_int_equal(writes[i].err.status, STATUS_OK);
+        assert_int_equal(writes[i].soiree.version, i + 2);
+        assert_int_equal(writes[i].soiree.nombre_invites, i + 2);
+    }
+    struct soiree stored = get(fixture, soiree.id);
+    assert_int_equal(stored.version, MANY + 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -370,6 +429,8 @@ int main(void)
         TEST(test_a_key_used_for_another_booking_is_refused),
         TEST(test_a_key_whose_booking_was_deleted_says_so),
         TEST(test_two_bookings_at_once_with_one_key_are_one),
+        TEST(test_one_write_that_fails_takes_no_other_with_it),
+        TEST(test_changes_of_one_booking_at_once_follow_each_other),
     };
     return cmocka_run_group_tests_name("soirees_store", tests, NULL, NULL);
 }
