@@ -161,6 +161,31 @@ def test_changes_of_one_booking_at_two_instances_all_count(daemons, url):
     assert both[0].get("/api/soirees/" + made["id"]).headers["ETag"] == '"41"'
 
 
+def test_a_row_that_somebody_holds_fails_its_own_write_alone(daemons, url):
+    """An operator's open transaction, say: no write waits for it for ever, and those behind it go on."""
+    daemon = connected(daemons.start("soirees", {**offline("soirees"), "DATABASE_URL": url}))
+    held, free = book(daemon), book(daemon)
+    holder = threading.Thread(target=postgres.query, args=(url, (
+        "BEGIN; SELECT 1 FROM soirees.soirees WHERE id = '%s' FOR UPDATE; SELECT pg_sleep(8); ROLLBACK;" % held["id"])))
+    holder.start()
+    wait_until(lambda: postgres.query(url, "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%pg_sleep(8)%'"
+                                           " AND wait_event = 'PgSleep'"), SOON_S, "the row is held")
+    replies = {}
+
+    def change(soiree):
+        replies[soiree["id"]] = requests.patch("%s/api/soirees/%s" % (daemon.url, soiree["id"]), timeout=30,
+                                               json={"nombreInvites": 77}).status_code
+    threads = [threading.Thread(target=change, args=(soiree,)) for soiree in (held, free)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert replies == {held["id"]: 503, free["id"]: 200}
+    holder.join(60)
+    change(held)
+    assert replies[held["id"]] == 200
+
+
 # ---- a server that goes and comes back
 
 @pytest.mark.slow
