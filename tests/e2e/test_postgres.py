@@ -11,8 +11,9 @@ from harness import postgres, tls
 from harness.booking import book, booking
 from harness.broker import QUEUE
 from harness.daemon import run
-from harness.wait import free_port, wait_until
+from harness.wait import free_port, holds_for, wait_until
 from promise import Load, check_one_playlist_each, wait_for_links, wait_until_drained
+from sabotage import ConfirmProxy
 
 pytestmark = pytest.mark.skipif(bool(postgres.missing()), reason=str(postgres.missing()))
 
@@ -105,6 +106,22 @@ def test_what_a_killed_instance_wrote_and_held_is_published_by_the_other_one(mak
     other = connected(daemons.start("soirees", settings))
     assert {message.json()["soireeId"] for message in vhost.take(count=20)} == wanted
     assert other.running
+
+
+@pytest.mark.slow
+def test_what_an_instance_holds_is_its_own_until_it_stops(daemons, url, vhost):
+    """The broker's confirms do not come: for longer than a lease lasts nobody else sends its messages."""
+    settings = {**vhost.settings(), "DATABASE_URL": url}
+    with ConfirmProxy(vhost.broker.port, lambda message_id: "lose") as proxy:
+        holder = connected(daemons.start("soirees", {**settings, "RABBITMQ_PORT": proxy.port}))
+        for _ in range(5):
+            book(holder)
+        wait_until(lambda: len(proxy.published) == 5, SOON_S, "they are sent")
+        connected(daemons.start("soirees", settings))
+        holds_for(lambda: vhost.depth()[0] == 5, 36, "nobody sends them again", interval=1)
+        holder.stop()
+        wait_until(lambda: vhost.depth()[0] == 10, 20, "the other one sends them, well before a lease ends")
+    assert len({message.properties.message_id for message in vhost.take(count=10)}) == 5
 
 
 def test_no_message_is_published_by_two_relays(daemons, url, vhost):
