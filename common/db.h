@@ -51,7 +51,7 @@ struct db_job {
     void (*done)(struct db_job *job);
     /* run() fails, if at all, before its first write, so it needs no savepoint of its own. Should it fail
      * later all the same (as the database may have it), the whole batch is rolled back and run once more,
-     * with a savepoint for each: run() must bear being run again. */
+     * with a savepoint for each: every run(), a job's that is not bare too, must bear being run again. */
     bool bare;
     bool durable; /* wait for fsync; false: survives the death of the process, not of the machine */
     bool lazy;    /* nobody waits for it: it rides with the next job that is not, or goes after 0.1 s */

@@ -174,13 +174,21 @@ static enum status find_earlier(struct db_conn *conn, struct store_write *write,
     return status;
 }
 
+/* What the client gave, with lists of its own: the batch may be rolled back, and this write run once more. */
+static struct playlist copy_values(const struct store_write *write)
+{
+    struct playlist values = write->change.values;
+    values.styles.json = mem_text(values.styles.json);
+    values.tracks.json = mem_text(values.tracks.json);
+    return values;
+}
+
 static enum status create(struct db_conn *conn, struct store_write *write, struct err *err)
 {
     int64_t now_ms = clock_wall_ms();
     CLEANUP(buf_done) struct buf document;
     buf_init(&document, 1 << 20);
-    write->playlist = write->change.values;
-    write->change.values.styles.json = write->change.values.tracks.json = NULL; /* moved */
+    write->playlist = copy_values(write);
     if (write->key[0]) {
         playlist_put_document(&document, &write->playlist);
         enum status earlier = find_earlier(conn, write, buf_get(&document), now_ms, err);
@@ -215,7 +223,10 @@ static enum status change(struct db_conn *conn, struct store_write *write, struc
 {
     struct playlist *p = &write->playlist;
     enum status status = load(conn, write, err);
-    if (status != STATUS_OK || !playlist_apply(p, &write->change))
+    struct playlist_change change = {.present = write->change.present, .values = copy_values(write)};
+    bool changed = status == STATUS_OK && playlist_apply(p, &change);
+    playlist_done(&change.values);
+    if (!changed)
         return status;
     p->version++;
     p->updated_ms = clock_wall_ms();
@@ -235,6 +246,8 @@ static enum status delete_playlist(struct db_conn *conn, struct store_write *wri
 static enum status run_write(struct db_job *job, struct db_conn *conn, struct err *err)
 {
     struct store_write *write = OWNER(job, struct store_write, job.sqlite);
+    playlist_done(&write->playlist); /* of an earlier run */
+    write->created = false;
     switch (write->kind) {
     case STORE_CREATE:
         return create(conn, write, err);

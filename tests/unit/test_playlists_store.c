@@ -272,6 +272,76 @@ static void test_without_its_link_a_playlist_is_not_saved(void **state)
     assert_true(begin_first(fixture, "s-1", "m-1", false));
 }
 
+/* ---- a batch that is rolled back for one of its jobs, and run once more ---- */
+
+static sem_t held, free_again;
+
+static void hold_the_writer(struct store_step *step)
+{
+    sem_post(&held);
+    wait_for(&free_again);
+    step_is_done(step);
+}
+
+/* Submits the writes and then a save that fails after it has written, all in one batch. */
+static void run_with_a_failing_save(struct fixture *fixture, struct store_write *writes, int count)
+{
+    sem_t written;
+    struct step gate = {.step = {.kind = STORE_BEGIN, .soiree_id = "s", .message_id = "m", .done = hold_the_writer}};
+    struct playlist playlist = {.nom = "Disco", .origine = "defaut",
+                                .styles = {.json = "[]"}, .tracks = {.json = "[]"}};
+    struct step failing = {.step = {.kind = STORE_SAVE, .soiree_id = "s-1", .message_id = "m-1", .request_id = "",
+                                    .traceparent = TRACE, .playlist = &playlist, .done = step_is_done}};
+    run_beside(fixture, "CREATE TRIGGER refuse BEFORE INSERT ON links BEGIN SELECT RAISE(ABORT, 'refused'); END");
+    sem_init(&held, 0, 0);
+    sem_init(&free_again, 0, 0);
+    sem_init(&gate.done, 0, 0);
+    sem_init(&failing.done, 0, 0);
+    sem_init(&written, 0, 0);
+    store_step(fixture->store, &gate.step);
+    wait_for(&held);
+    for (int i = 0; i < count; i++) {
+        writes[i].done = write_is_done;
+        writes[i].arg = &written;
+        store_submit(fixture->store, &writes[i]);
+    }
+    store_step(fixture->store, &failing.step);
+    sem_post(&free_again);
+    for (int i = 0; i < count; i++)
+        wait_for(&written);
+    wait_for(&gate.done);
+    wait_for(&failing.done);
+    assert_int_not_equal(failing.step.err.status, STATUS_OK);
+    assert_int_equal(number_beside(fixture, "SELECT count(*) FROM requests WHERE soiree_id = 's-1'"), 0);
+}
+
+static void test_writes_of_clients_bear_being_run_once_more(void **state)
+{
+    struct fixture *fixture = *state;
+    CLEANUP(playlist_done) struct playlist made = create(fixture, "{\"nom\":\"a\",\"tracks\":[\"t\"]}");
+    CLEANUP(playlist_done) struct playlist other = create(fixture, "{\"nom\":\"o\"}");
+    struct store_write writes[] = {
+        new_write(STORE_CREATE, "", "{\"nom\":\"b\",\"stylesMusicaux\":[\"x\"],\"tracks\":[\"u\"]}"),
+        new_write(STORE_CREATE, "", "{\"nom\":\"c\",\"tracks\":[\"v\"]}"),
+        new_write(STORE_CHANGE, made.id, "{\"stylesMusicaux\":[\"y\"],\"tracks\":[\"w\"]}"),
+        new_write(STORE_DELETE, other.id, ""),
+    };
+    (void)text_copy(writes[1].key, sizeof writes[1].key, "key");
+    run_with_a_failing_save(fixture, writes, COUNT(writes));
+    for (size_t i = 0; i < COUNT(writes); i++)
+        assert_int_equal(writes[i].err.status, STATUS_OK);
+    for (int i = 0; i < 3; i++) {
+        CLEANUP(playlist_done) struct playlist stored = get(fixture, writes[i].playlist.id);
+        assert_same(&writes[i].playlist, &stored);
+        assert_string_equal(stored.tracks.json, i == 0 ? "[\"u\"]" : i == 1 ? "[\"v\"]" : "[\"w\"]");
+        assert_int_equal(stored.version, i == 2 ? 2 : 1);
+    }
+    assert_gone(fixture, other.id);
+    assert_int_equal(number_beside(fixture, "SELECT count(*) FROM playlists"), 3);
+    for (size_t i = 0; i < COUNT(writes); i++)
+        store_write_done(&writes[i]);
+}
+
 static void test_a_deleted_playlist_has_no_link_and_is_not_made_again(void **state)
 {
     struct fixture *fixture = *state;
@@ -379,6 +449,7 @@ int main(void)
         TEST(test_a_save_is_playlist_requests_end_and_link),
         TEST(test_a_request_gets_one_playlist_whoever_saves_it),
         TEST(test_without_its_link_a_playlist_is_not_saved),
+        TEST(test_writes_of_clients_bear_being_run_once_more),
         TEST(test_a_deleted_playlist_has_no_link_and_is_not_made_again),
         TEST(test_a_new_link_is_the_workers_for_a_while),
         TEST(test_a_links_end_is_soon_written_without_any_other_write),
