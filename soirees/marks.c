@@ -64,9 +64,8 @@ static void hand_over(struct marks *marks)
     store_confirm(marks->store, &marks->confirm);
 }
 
-static void fill(struct marks *marks)
+static void fill(struct marks *marks, struct store_confirm *confirm)
 {
-    struct store_confirm *confirm = &marks->confirm;
     memcpy(confirm->seqs, marks->seqs, marks->count * sizeof *confirm->seqs);
     confirm->count = marks->count;
     marks->count = 0;
@@ -88,7 +87,7 @@ int64_t marks_turn(struct marks *marks, int64_t now_ms)
     if (!confirm->count && !marks->clock_back && now_ms < marks->due_ms)
         return marks->count ? marks->due_ms - now_ms : INT64_MAX;
     if (!confirm->count)
-        fill(marks);
+        fill(marks, confirm);
     confirm->clock_back = confirm->clock_back || marks->clock_back;
     marks->clock_back = false;
     if (confirm->count || confirm->clock_back)
@@ -96,8 +95,18 @@ int64_t marks_turn(struct marks *marks, int64_t now_ms)
     return INT64_MAX;
 }
 
+static void last_done(struct store_confirm *confirm)
+{
+    (void)confirm; /* nobody is left to try again */
+}
+
 void marks_end(struct marks *marks)
 {
     marks->due_ms = marks->retry_ms = 0;
     (void)marks_turn(marks, 0);
+    if (!marks->count)
+        return;
+    fill(marks, &marks->last); /* behind the job that the writer has */
+    marks->last.done = last_done;
+    store_confirm(marks->store, &marks->last);
 }

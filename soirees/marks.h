@@ -28,6 +28,7 @@ struct marks {
     /* One job at a time; busy is cleared by the writer's thread. */
     struct store_confirm confirm;
     atomic_bool busy;
+    struct store_confirm last; /* marks_end's */
 };
 
 /* wake(arg) asks for a turn; any thread. */
@@ -52,7 +53,7 @@ size_t marks_list(const struct marks *marks, int64_t *ret_seqs);
  * due, INT64_MAX: none. */
 int64_t marks_turn(struct marks *marks, int64_t now_ms);
 
-/* The last turn, for what waits still. */
+/* The last turn, for what waits still: the store has all of it then, at the latest once it is closed. */
 void marks_end(struct marks *marks);
 
 #endif

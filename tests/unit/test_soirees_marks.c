@@ -89,12 +89,41 @@ static void test_what_comes_while_the_store_is_at_work_goes_with_the_next_job(vo
     assert_int_equal(count_unsent(*state), FEW - 2);
 }
 
+static sem_t held, free_again;
+
+static void hold_the_writer(struct store_write *write)
+{
+    (void)write;
+    sem_post(&held);
+    wait_for(&free_again);
+}
+
+static void test_the_end_waits_for_nothing_while_the_store_is_at_work(void **state)
+{
+    struct fixture *fixture = *state;
+    struct store_write write = {.kind = STORE_CREATE, .done = hold_the_writer};
+    begin(fixture, FEW);
+    sem_init(&held, 0, 0);
+    sem_init(&free_again, 0, 0);
+    store_submit(fixture->store, &write);
+    wait_for(&held);
+    marks_add(&marks, 1, NOW_MS, true);
+    (void)marks_turn(&marks, NOW_MS);
+    marks_add(&marks, 2, NOW_MS, false);
+    marks_end(&marks);
+    sem_post(&free_again);
+    close_store(fixture); /* runs what is queued */
+    open_store(fixture);
+    assert_int_equal(count_unsent(fixture), FEW + 1 - 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_a_few_marks_wait_twenty_milliseconds),
         TEST(test_many_marks_and_urgent_ones_wait_for_nothing),
         TEST(test_the_end_waits_for_nothing),
+        TEST(test_the_end_waits_for_nothing_while_the_store_is_at_work),
         TEST(test_what_comes_while_the_store_is_at_work_goes_with_the_next_job),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
