@@ -87,12 +87,6 @@ static void put_clean(struct buf *out, const char *text, const char *line_end)
             continue;
         }
         const unsigned char *c = (const unsigned char *)text;
-        for (step = 0; c[step] >= 0x20 && c[step] < 0x7F;) /* most of it */
-            step++;
-        if (step) {
-            buf_append(out, text, step);
-            continue;
-        }
         step = utf8_step(text, left);
         bool control = step == 1 || (step == 2 && c[0] == 0xC2 && c[1] < 0xA0);
         if (*c == LINE_END && line_end)
