@@ -273,7 +273,7 @@ static struct session *session_start_with(struct amqp_config config, bool (*on_u
     return session;
 }
 
-static struct session *session_start(const char *urls)
+static inline struct session *session_start(const char *urls)
 {
     return session_start_with((struct amqp_config){.urls = urls}, NULL);
 }

@@ -1,5 +1,5 @@
 /* An imitation of a broker for the tests of common/amqp: it lets a client in, then runs a script of frames.
- * One file includes it, so everything is static. */
+ * Each test that includes it is a program of its own, so everything is static. */
 #ifndef TESTS_AMQP_IMITATION_H
 #define TESTS_AMQP_IMITATION_H
 
@@ -46,20 +46,20 @@ struct fake {
 
 /* ---- frames ---- */
 
-static void put(struct fake *fake, uint64_t number, unsigned bytes)
+static inline void put(struct fake *fake, uint64_t number, unsigned bytes)
 {
     while (bytes-- > 0)
         buf_char(&fake->out, (char)(number >> (8 * bytes)));
 }
 
-static void put_text(struct fake *fake, const char *text, unsigned length_bytes)
+static inline void put_text(struct fake *fake, const char *text, unsigned length_bytes)
 {
     put(fake, strlen(text), length_bytes);
     buf_text(&fake->out, text);
 }
 
 /* Begins a frame in `out`; end_frame() puts the length in. */
-static size_t begin_frame(struct fake *fake, unsigned type, unsigned channel)
+static inline size_t begin_frame(struct fake *fake, unsigned type, unsigned channel)
 {
     put(fake, type, 1);
     put(fake, channel, 2);
@@ -67,26 +67,26 @@ static size_t begin_frame(struct fake *fake, unsigned type, unsigned channel)
     return fake->out.len;
 }
 
-static void end_frame(struct fake *fake, size_t start)
+static inline void end_frame(struct fake *fake, size_t start)
 {
     uint32_t len = htonl((uint32_t)(fake->out.len - start));
     memcpy(fake->out.data + start - 4, &len, 4);
     put(fake, FRAME_END, 1);
 }
 
-static size_t begin_method(struct fake *fake, unsigned channel, uint32_t id)
+static inline size_t begin_method(struct fake *fake, unsigned channel, uint32_t id)
 {
     size_t start = begin_frame(fake, METHOD, channel);
     put(fake, id, 4);
     return start;
 }
 
-static void add_simple(struct fake *fake, unsigned channel, uint32_t id)
+static inline void add_simple(struct fake *fake, unsigned channel, uint32_t id)
 {
     end_frame(fake, begin_method(fake, channel, id));
 }
 
-static void add_close(struct fake *fake, unsigned channel, uint32_t id, unsigned code, const char *text)
+static inline void add_close(struct fake *fake, unsigned channel, uint32_t id, unsigned code, const char *text)
 {
     size_t start = begin_method(fake, channel, id);
     put(fake, code, 2);
@@ -95,7 +95,7 @@ static void add_close(struct fake *fake, unsigned channel, uint32_t id, unsigned
     end_frame(fake, start);
 }
 
-static void add_deliver(struct fake *fake, unsigned channel, uint64_t tag)
+static inline void add_deliver(struct fake *fake, unsigned channel, uint64_t tag)
 {
     size_t start = begin_method(fake, channel, BASIC_DELIVER);
     put_text(fake, "c", 1);
@@ -106,7 +106,7 @@ static void add_deliver(struct fake *fake, unsigned channel, uint64_t tag)
     end_frame(fake, start);
 }
 
-static void add_header(struct fake *fake, unsigned channel, uint64_t body_size)
+static inline void add_header(struct fake *fake, unsigned channel, uint64_t body_size)
 {
     size_t start = begin_frame(fake, HEADER, channel);
     put(fake, BASIC, 2);
@@ -116,14 +116,14 @@ static void add_header(struct fake *fake, unsigned channel, uint64_t body_size)
     end_frame(fake, start);
 }
 
-static void add_body(struct fake *fake, unsigned channel, const char *body)
+static inline void add_body(struct fake *fake, unsigned channel, const char *body)
 {
     size_t start = begin_frame(fake, BODY, channel);
     buf_text(&fake->out, body);
     end_frame(fake, start);
 }
 
-static void add_ack(struct fake *fake, unsigned channel, uint64_t tag)
+static inline void add_ack(struct fake *fake, unsigned channel, uint64_t tag)
 {
     size_t start = begin_method(fake, channel, BASIC_ACK);
     put(fake, tag, 8);
@@ -131,7 +131,7 @@ static void add_ack(struct fake *fake, unsigned channel, uint64_t tag)
     end_frame(fake, start);
 }
 
-static void add_declare_ok(struct fake *fake, unsigned channel, unsigned messages, unsigned consumers)
+static inline void add_declare_ok(struct fake *fake, unsigned channel, unsigned messages, unsigned consumers)
 {
     size_t start = begin_method(fake, channel, QUEUE_DECLARE_OK);
     put_text(fake, "q", 1);
@@ -141,7 +141,7 @@ static void add_declare_ok(struct fake *fake, unsigned channel, unsigned message
 }
 
 /* What has been added goes out. */
-static void flush(struct fake *fake)
+static inline void flush(struct fake *fake)
 {
     require(buf_ok(&fake->out));
     for (size_t sent = 0; sent < fake->out.len;) {
@@ -153,13 +153,13 @@ static void flush(struct fake *fake)
     buf_clear(&fake->out);
 }
 
-static bool receive(struct fake *fake, void *to, size_t len)
+static inline bool receive(struct fake *fake, void *to, size_t len)
 {
     return recv(fake->fd, to, len, MSG_WAITALL) == (ssize_t)len;
 }
 
 /* Reads frames up to the method and returns its channel; 0xFFFF when the client has gone. */
-static unsigned await(struct fake *fake, uint32_t wanted)
+static inline unsigned await(struct fake *fake, uint32_t wanted)
 {
     for (;;) {
         unsigned char head[7], payload[8192];
@@ -179,7 +179,7 @@ static unsigned await(struct fake *fake, uint32_t wanted)
 
 /* ---- the imitation ---- */
 
-static bool let_in(struct fake *fake)
+static inline bool let_in(struct fake *fake)
 {
     char protocol[8];
     if (!receive(fake, protocol, sizeof protocol) || memcmp(protocol, "AMQP\0\0\11\1", 8) != 0)
@@ -208,7 +208,7 @@ static bool let_in(struct fake *fake)
     return true;
 }
 
-static void *run_fake(void *arg)
+static inline void *run_fake(void *arg)
 {
     struct fake *fake = arg;
     while ((fake->fd = accept(fake->listen_fd, NULL, NULL)) >= 0) {
@@ -220,7 +220,7 @@ static void *run_fake(void *arg)
 }
 
 /* A client over the imitation: `script` runs after each login. */
-static struct session *start_fake(struct fake *fake, void (*script)(struct fake *),
+static inline struct session *start_fake(struct fake *fake, void (*script)(struct fake *),
                                   bool (*on_up_too)(struct amqp *, void *))
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -242,7 +242,7 @@ static struct session *start_fake(struct fake *fake, void (*script)(struct fake 
 }
 
 /* Returns how long the client took to stop. */
-static int64_t stop_fake(struct fake *fake, struct session *session)
+static inline int64_t stop_fake(struct fake *fake, struct session *session)
 {
     int64_t start = clock_mono_ms();
     session_stop(session);
@@ -256,7 +256,7 @@ static int64_t stop_fake(struct fake *fake, struct session *session)
     return took_ms;
 }
 
-static void say_goodbye(struct fake *fake)
+static inline void say_goodbye(struct fake *fake)
 {
     if (await(fake, CONNECTION_CLOSE) == 0) {
         add_simple(fake, 0, CONNECTION_CLOSE_OK);
@@ -266,7 +266,7 @@ static void say_goodbye(struct fake *fake)
 
 /* True when the client has closed its side, or the test is over: a client's close is not seen behind data
  * that is never read. */
-static bool wait_gone(struct fake *fake, int timeout_ms)
+static inline bool wait_gone(struct fake *fake, int timeout_ms)
 {
     struct pollfd fds[] = {{.fd = fake->fd, .events = POLLRDHUP}, {.fd = fake->over_fd, .events = POLLIN}};
     return poll(fds, 2, timeout_ms) > 0;
