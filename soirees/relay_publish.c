@@ -32,7 +32,6 @@ static bool publish(struct relay *relay, const struct outbox_row *row, unsigned 
     FAILPOINT("relay.publish.before");
     if (!amqp_publish(relay->amqp, CHANNEL, &publication, &tag))
         return false;
-    FAILPOINT("relay.publish.after");
     struct flight *flight = &relay->flights[tag % WINDOW];
     *flight = (struct flight){.seq = row->seq, .failures = failures, .again = again};
     (void)text_copy(flight->message_id, sizeof flight->message_id, row->message_id);

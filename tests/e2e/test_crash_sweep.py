@@ -106,6 +106,19 @@ def test_a_crash_at_any_step_breaks_no_promise(program, failpoint, crashes, make
         assert sum(calls.values()) <= load.count + crashes * WORKERS
 
 
+def test_a_crash_after_a_publish_has_published(make_stack, doomed):
+    """What is gathered in the process goes with it: the failpoint is to be behind the socket."""
+    stack = make_stack()
+    load = Load(stack.soirees.url, pause_s=0.02).start()
+    doomed(stack.soirees, "relay.publish.after")
+    await_death(stack.soirees, DEATH_S)
+    wait_until(lambda: stack.vhost.depth()[0] >= 1, 10, "the message is in the queue")
+    start_again(stack.soirees)
+    stack.playlists.start()
+    load.finish(at_least=load.count + 1)
+    check_kept(stack, load.acknowledged.values())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("program, failpoint, crashes", sweep(
     lambda name: is_for_failed_attempts(name) or name.startswith("generator.")))
