@@ -14,6 +14,7 @@ from harness import consul as consul_module  # noqa: E402
 from harness import description, postgres  # noqa: E402
 from harness.booking import Stack  # noqa: E402
 from harness.daemon import Daemons, binary  # noqa: E402
+from harness.scale import ScaleStack  # noqa: E402
 from harness.wait import free_port, wait_until  # noqa: E402
 from lagmaster import LagMaster  # noqa: E402
 
@@ -27,6 +28,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes more than about 5 s; scripts/test fast leaves it out")
     config.addinivalue_line("markers", "sqlite: about SQLite's files; left out where STORE=postgres")
     config.addinivalue_line("markers", "threads: shows the threads at work; run again under ThreadSanitizer")
+    config.addinivalue_line("markers", "xdist_group: those of one name run in one worker, in their order")
 
 
 def pytest_collection_modifyitems(items):
@@ -44,6 +46,8 @@ def pytest_runtest_makereport(item):
         for value in getattr(item, "funcargs", {}).values():
             for daemon in value.all if isinstance(value, Daemons) else []:
                 report.sections.append(("log of %s" % daemon.name, daemon.log()[-LOG_TAIL:]))
+            if isinstance(value, ScaleStack):
+                report.sections.append(("logs of the containers", value.logs()))
 
 
 def _check_exchanges():
