@@ -11,7 +11,7 @@ import statistics
 import time
 
 from bench_machine import BenchError, Client, cpu_s, memory, wrk
-from bench_sides import EXAMPLE, Ours, Peer
+from bench_sides import EXAMPLE, Ours, OursOverPostgres, Peer
 from harness.wait import wait_until
 
 POST_CONNECTIONS = 64
@@ -42,8 +42,15 @@ class Row:
     checks: list
 
 
+PG = "ours, PostgreSQL"
+
+
 def ratio(figure, other="peer"):
     return lambda m: m("ours", figure) / m(other, figure)
+
+
+def over_sqlite(figure):
+    return lambda m: m(PG, figure) / m("ours", figure)
 
 
 def plain(form, figure):
@@ -54,13 +61,20 @@ def plain(form, figure):
 
 def _load(side, connections, seconds):
     """POSTs; returns wrk's account with the CPU of soirees until the outbox is empty, and what was in it."""
+    before = side.database_cost()
     pid, began, cpu = side.soirees.pid, time.monotonic(), cpu_s(side.soirees.pid)
     account = wrk(side.soirees.url + "/api/soirees", connections, seconds, EXAMPLE)
     account["backlog"] = side.unsent()
     side.wait_until_published()
     account["confirmed_per_s"] = account["answered"] / (time.monotonic() - began)
     account["cpu_us"] = (cpu_s(pid) - cpu) * 1e6 / max(1, account["answered"])
+    account.update(_database_cost(side, before, max(1, account["answered"])))
     return account
+
+
+def _database_cost(side, before, count):
+    cpu, log = (now - then for now, then in zip(side.database_cost(), before))
+    return {"database_us": cpu * 1e6 / count, "log_bytes": log / count}
 
 
 def _killed(side):
@@ -86,6 +100,7 @@ def measure_post64(bench, form):
     return {"per_s": run["per_s"], "confirmed": run["confirmed_per_s"], "backlog": run["backlog"],
             "cpu_us": run["cpu_us"], "p50_ms": run["p50"] / 1e3, "p99_ms": run["p99"] / 1e3,
             "refused": run["refused"], "rss": rss, "anonymous": anonymous,
+            "database_us": run["database_us"], "log_bytes": run["log_bytes"],
             "acknowledged": answered, "rows": rows, "lost": max(0, answered - rows)}
 
 
@@ -151,13 +166,15 @@ def measure_drain(bench, form):
     side = bench.side(form).start()
     side.book(DRAIN_BOOKINGS)
     bench.quiet()
+    before = side.database_cost()
     side.start_worker(api.url, 16 if form == "peer x16" else 1)
     first, last = _links(side, DRAIN_BOOKINGS, 300)
+    database = _database_cost(side, before, DRAIN_BOOKINGS)
     links = last[1] - first[1]
     time.sleep(1)  # what empties itself has a moment for it
     return {"per_s": links / (last[0] - first[0]), "worker_us": (last[2] - first[2]) * 1e6 / links,
             "soirees_us": (last[3] - first[3]) * 1e6 / links,
-            "left_over": sum(side.left_over()) if form == "ours" else 0}
+            "left_over": sum(side.left_over()) if form.startswith("ours") else 0, **database}
 
 
 def measure_workers(workers, latency_s):
@@ -359,6 +376,15 @@ ROWS = [
          Check("CPU a booking", ratio("cpu_us"), most=1 / 3, unit="×"),
          Check("p99", ratio("p99_ms"), most=0.25, unit="×"),
          Check("acknowledged and lost", plain("ours", "lost"), most=0)]),
+    Row("post64-pg", "the same over SQLite and over PostgreSQL", ["ours", PG],
+        {"per_s": ("answered/s", 0), "confirmed": ("confirmed/s until all are", 0),
+         "cpu_us": ("CPU µs a booking", 1), "database_us": ("CPU µs of the server, each", 1),
+         "log_bytes": ("bytes of the server's log, each", 0), "p50_ms": ("p50 ms", 2),
+         "p99_ms": ("p99 ms", 2),
+         "acknowledged": ("acknowledged", 0), "rows": ("rows after kill -9", 0), "lost": ("lost", 0)},
+        measure_post64,
+        [Check("throughput over SQLite's", over_sqlite("per_s"), least=0.3, unit="×"),
+         Check("acknowledged and lost", plain(PG, "lost"), most=0)]),
     Row("post1", "POST /api/soirees, 1 connection", ["ours", "peer"],
         {"p50_us": ("p50 µs", 0), "p99_us": ("p99 µs", 0), "per_s": ("answered/s", 0),
          "cpu_us": ("CPU µs a booking", 1)},
@@ -381,6 +407,14 @@ ROWS = [
          Check("against its best (prefetch 16)", ratio("per_s", "peer x16"), least=2.5, unit="×"),
          Check("the floor over ours", lambda m: 1 / ratio("per_s", "floor")(m), most=1.4, unit="×"),
          Check("rows left over", plain("ours", "left_over"), most=0)]),
+    Row("drain-pg", "the same over SQLite and over PostgreSQL", ["ours", PG],
+        {"per_s": ("playlists/s", 0), "worker_us": ("CPU µs of the worker, each", 0),
+         "soirees_us": ("CPU µs of soirees, each", 0), "database_us": ("CPU µs of the server, each", 1),
+         "log_bytes": ("bytes of the server's log, each", 0),
+         "left_over": ("rows left in outbox and links", 0)},
+        measure_drain,
+        [Check("throughput over SQLite's", over_sqlite("per_s"), least=0.3, unit="×"),
+         Check("rows left over", plain(PG, "left_over"), most=0)]),
     Row("workers200", "200 workers, API latency 2 s", ["ours"],
         {"per_s": ("playlists/s, of 100", 1), "share": ("% of the ideal", 1), "rss": ("RSS MB", 1),
          "worker_us": ("CPU µs a playlist", 0), "fds": ("descriptors, at most", 0),
@@ -429,4 +463,4 @@ ROWS = [
          Check("a deep page over the first", depth, most=1.3, unit="×"),
          Check("anonymous memory, most over least", spread("anonymous"), most=1.3, unit="×")]),
 ]
-SIDES = {"ours": Ours, "peer": Peer, "peer x16": Peer}
+SIDES = {"ours": Ours, PG: OursOverPostgres, "peer": Peer, "peer x16": Peer}

@@ -14,6 +14,7 @@ import bench_sides
 from bench_machine import ROOT, BenchError, Others, describe, wait_for_quiet
 from bench_rows import ROWS, SIDES
 from harness import broker as broker_module
+from harness import postgres as postgres_module
 from harness.broker import QUEUE
 from harness.daemon import binary
 from harness.process import Child
@@ -47,7 +48,7 @@ class Bench:
         self.folder, self.broker = folder, broker
         self.seconds, self.warm_s, self.quiet_s = args.seconds, 1, args.quiet_wait
         self.cycles, self.singles = (2, 30) if args.quick else (10, 200)
-        self.bytes_per_booking, self.others, self._databases = {}, None, {}
+        self.bytes_per_booking, self.others, self._databases, self._postgres = {}, None, {}, None
         self._count, self._open = 0, []
 
     def _folder(self):
@@ -59,7 +60,22 @@ class Bench:
     def _make(self, form, **more):
         if form == "peer x16":
             more["HTTP_CLIENT"] = "request"
+        if form == "ours, PostgreSQL":
+            more["postgres"] = self._server()
         return SIDES[form](self.broker, self._folder(), **more)
+
+    def _server(self):
+        """The PostgreSQL of this run, on its disk."""
+        if not self._postgres:
+            note("==> PostgreSQL")
+            os.chmod(self.folder, 0o711)  # its user, where we are root, is to get to its own folder
+            tempfile.tempdir = self.folder
+            self._postgres = postgres_module.Postgres(fsync=True).start()
+        return self._postgres
+
+    def close(self):
+        if self._postgres:
+            self._postgres.close()
 
     def side(self, form, **more):
         """One side with an empty database and no queue, not started yet."""
@@ -258,7 +274,8 @@ def run(args):
     logging.getLogger("pika").setLevel(logging.CRITICAL)
     os.makedirs(os.path.dirname(LOG), exist_ok=True)
     os.environ["SOIREES_BIN_DIR"] = build(args.bin_dir)
-    problem = broker_module.missing() or (None if shutil.which("wrk") else "wrk is not installed")
+    problem = (broker_module.missing() or postgres_module.missing() or
+               (None if shutil.which("wrk") else "wrk is not installed"))
     if problem:
         raise BenchError(problem)
     without_peer = prepare_peer(args)
@@ -266,12 +283,14 @@ def run(args):
              "without_opponent": without_peer, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     folder = tempfile.mkdtemp(prefix="run-", dir=args.folder or os.path.dirname(LOG))
     broker = broker_module.Broker(os.path.join(folder, "broker"))
+    bench = Bench(args, folder, broker)
     try:
         note("==> RabbitMQ")
         broker.start()
         broker.bench_vhost = broker.vhost("bench")
-        results = run_rows(args, Bench(args, folder, broker), without_peer)
+        results = run_rows(args, bench, without_peer)
     finally:
+        bench.close()
         broker.close()
         shutil.rmtree(folder, ignore_errors=True)
     text = "%s\n%s; medians of %d rounds [least–most]" % (about["machine"], about["at"], args.rounds)

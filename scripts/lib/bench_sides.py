@@ -10,7 +10,7 @@ import time
 
 import pika
 
-from bench_machine import ROOT, BenchError, Client
+from bench_machine import ROOT, BenchError, Client, tree_cpu_s
 from harness.daemon import Daemon
 from harness.process import Child
 from harness.wait import Timeout, free_port, wait_until
@@ -165,6 +165,10 @@ class Side:
         """Bookings on the disk."""
         return read_database(self.soirees.database, "SELECT count(*) FROM soirees")[0][0]
 
+    def database_cost(self):
+        """(CPU seconds, bytes of log) so far of a database server; a database inside the process is free."""
+        return 0, 0
+
     def linked(self):
         return read_database(self.soirees.database,
                      "SELECT count(*) FROM soirees WHERE %s IS NOT NULL" % self.playlist_column)[0][0]
@@ -224,11 +228,63 @@ class Ours(Side):
         return (read_database(self.soirees.database, "SELECT count(*) FROM outbox")[0][0],
                 read_database(self.worker.database, "SELECT count(*) FROM links")[0][0])
 
-    def start_worker(self, api_url, workers=1):
+    def start_worker(self, api_url, workers=1, **settings):
         self.worker = OurProgram("playlists", self.folder, {
             **self.vhost.settings(), "PLAYLIST_WORKERS": workers, "LAGMASTER_URL": api_url,
-            "SOIREES_URL": self.soirees.url})
+            "SOIREES_URL": self.soirees.url, **settings})
         self.worker.launch()
+
+
+class OursOverPostgres(Ours):
+    """A database of its own on bench.postgres."""
+
+    def __init__(self, broker, folder, postgres):
+        super().__init__(broker, folder)
+        self.postgres = postgres
+        self.url = postgres.create(os.path.basename(folder))
+        self.soirees.settings["DATABASE_URL"] = self.url
+        self._sql = None
+
+    def _ready(self):
+        components = self._health()["components"]
+        return components["rabbitmq"]["state"] == "connected" and components["database"]["state"] == "ok"
+
+    def ask(self, sql):
+        """One number, asked for on a connection that is kept: it is asked for often."""
+        if not self._sql:
+            self._sql = subprocess.Popen(["psql", "-XAtq", self.url], stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE, text=True, bufsize=1)
+        self._sql.stdin.write(sql + ";\n")
+        answer = self._sql.stdout.readline()
+        if not answer:
+            raise BenchError("psql has ended at: " + sql)
+        return int(answer)
+
+    def kill(self):
+        super().kill()
+        if self._sql:
+            self._sql.communicate()
+            self._sql = None
+
+    def unsent(self):
+        return self.ask("SELECT count(*) FROM soirees.outbox WHERE again_at IS NULL")
+
+    def rows(self):
+        return self.ask("SELECT count(*) FROM soirees.soirees")
+
+    def linked(self):
+        return self.ask("SELECT count(*) FROM soirees.soirees WHERE playlist_id IS NOT NULL")
+
+    def left_over(self):
+        return (self.ask("SELECT count(*) FROM soirees.outbox"),
+                self.ask("SELECT count(*) FROM playlists.links"))
+
+    def database_cost(self):
+        return (tree_cpu_s(self.postgres.child.pid),
+                self.ask("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint"))
+
+    def start_worker(self, api_url, workers=1):
+        super().start_worker(api_url, workers, DATABASE_URL=self.url)
 
 
 class Peer(Side):
