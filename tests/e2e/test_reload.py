@@ -432,6 +432,7 @@ def test_sending_again_is_turned_on_and_off(vhost, daemons, tmp_path):
     channel.basic_consume("playlist_generation_queue", on_message)
     ok_json(soirees.post("/api/soirees", BOOKING), 201)
     pump(lambda: len(seen) == 1, what="the request")
+    pump(lambda: value(scrape(soirees), "soirees_outbox_rows", state="unsent") == 0, what="its confirm is noted")
     settings.reload(REQUEST_AGAIN_AFTER_S=1)
     ok_json(soirees.post("/api/soirees", BOOKING), 201)
     pump(lambda: len(seen) >= 4, what="the second request, again and again")
