@@ -129,7 +129,8 @@ struct names {
 static bool add_name(void *arg, const struct playlist *playlist)
 {
     struct names *names = arg;
-    (void)strncat(names->text, playlist->nom, sizeof names->text - strlen(names->text) - 1);
+    size_t len = strlen(names->text);
+    assert_true(text_copy(names->text + len, sizeof names->text - len, playlist->nom));
     names->last_seq = playlist->seq;
     return true;
 }
