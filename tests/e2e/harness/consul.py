@@ -20,7 +20,7 @@ def find_binary():
     named = os.environ.get("CONSUL_BIN")
     if named:
         return named if os.access(named, os.X_OK) else None
-    unpacked = [path for path in sorted(glob.glob(ROOT + "/build/tools/**/consul", recursive=True))
+    unpacked = [path for path in sorted(glob.glob(ROOT + "/build/tools/**/bin/consul", recursive=True))
                 if os.path.isfile(path) and os.access(path, os.X_OK)]
     return shutil.which("consul") or (unpacked[0] if unpacked else None)
 
