@@ -71,3 +71,8 @@ bool text_copy(char *to, size_t size, const char *text)
         text_mend(to);
     return whole;
 }
+
+const char *text_or_null(const char *text)
+{
+    return text[0] ? text : NULL;
+}

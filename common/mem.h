@@ -32,4 +32,7 @@ void text_mend(char *text);
  * whether it was copied whole. */
 bool text_copy(char *to, size_t size, const char *text);
 
+/* NULL for the empty text, as databases have it. */
+const char *text_or_null(const char *text);
+
 #endif

@@ -10,13 +10,11 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "api.h"
 #include "care.h"
 #include "cleanup.h"
 #include "ids.h"
 #include "log.h"
 #include "mem.h"
-#include "metrics.h"
 #include "notify.h"
 #include "pg.h"
 #include "proxies.h"

@@ -1,6 +1,8 @@
 /* Hands each call to the engine that was opened. */
 #include "store_internal.h"
 
+#include "meters.h"
+
 enum status store_open(struct store **ret_store, const struct store_config *config, struct err *err)
 {
     return config->url && *config->url ? store_postgres_open(ret_store, config, err)
@@ -37,6 +39,14 @@ enum status store_list(struct store *store, const char *soiree_id, const struct 
 void store_submit(struct store *store, struct store_write *write)
 {
     store->ops->submit(store, write);
+}
+
+void store_write_ended(struct store_write *write, const struct err *err)
+{
+    write->err = *err;
+    if (write->created && err->status == STATUS_OK)
+        meters_created(write->playlist.origine);
+    write->done(write);
 }
 
 void store_write_done(struct store_write *write)

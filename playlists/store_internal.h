@@ -24,6 +24,9 @@ struct store {
     const struct store_ops *ops;
 };
 
+/* The commit or the failure of a write is known: counts what it made, calls done(). The writer's thread. */
+void store_write_ended(struct store_write *write, const struct err *err);
+
 enum status store_sqlite_open(struct store **ret_store, const struct store_config *config, struct err *err);
 enum status store_postgres_open(struct store **ret_store, const struct store_config *config, struct err *err);
 

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "cleanup.h"
-#include "meters.h"
 #include "schema.h"
 
 /* ms since 1970, as everywhere in the program, from and to a timestamptz. */
@@ -72,11 +71,6 @@ static const char *const statements[STATEMENT_COUNT] = {
 /* ---- reads ---- */
 
 enum { CHUNK = 32 }; /* rows read at a time: each may be 200 KiB, and a page ends at API_PAGE_BYTES */
-
-static const char *or_null(const char *text)
-{
-    return text[0] ? text : NULL;
-}
 
 /* What is no UTF-8 is nobody's id, and an error for PostgreSQL. */
 static bool is_text(const char *text)
@@ -184,7 +178,7 @@ static void begin_create(struct store_write *write)
 static void put_insert(struct pg_job *job, const struct playlist *p)
 {
     pg_put(job, INSERT, "ttttttti", p->id, p->nom, p->description, p->styles.json, p->tracks.json,
-           or_null(p->soiree_id), p->origine, p->created_ms);
+           text_or_null(p->soiree_id), p->origine, p->created_ms);
     job->last = true;
 }
 
@@ -283,7 +277,7 @@ static void put_change(struct pg_job *job, struct store_write *write)
     p->version++;
     p->updated_ms = clock_wall_ms();
     pg_put(job, UPDATE, "iittttti", p->seq, p->version, p->nom, p->description, p->styles.json,
-           p->tracks.json, or_null(p->soiree_id), p->updated_ms);
+           p->tracks.json, text_or_null(p->soiree_id), p->updated_ms);
     job->last = true;
 }
 
@@ -307,11 +301,7 @@ static enum status run_write(struct pg_job *job, struct err *err)
 
 static void write_done(struct pg_job *job)
 {
-    struct store_write *write = OWNER(job, struct store_write, job.postgres);
-    write->err = job->err;
-    if (write->created && job->err.status == STATUS_OK)
-        meters_created(write->playlist.origine);
-    write->done(write);
+    store_write_ended(OWNER(job, struct store_write, job.postgres), &job->err);
 }
 
 static void submit(struct store *base, struct store_write *write)
@@ -375,7 +365,7 @@ static enum status save(struct pg_job *job, struct store_step *step, struct err 
     p->version = 1;
     p->created_ms = clock_wall_ms();
     pg_put(job, SAVE, "tttttttitttti", p->id, p->nom, p->description, p->styles.json, p->tracks.json,
-           or_null(p->soiree_id), p->origine, p->created_ms, step->soiree_id, step->message_id,
+           text_or_null(p->soiree_id), p->origine, p->created_ms, step->soiree_id, step->message_id,
            step->request_id, step->traceparent, (int64_t)STORE_FIRST_LEASE_MS);
     job->last = true;
     return STATUS_OK;

@@ -6,7 +6,6 @@
 #include "cleanup.h"
 #include "idempotency.h"
 #include "mem.h"
-#include "meters.h"
 #include "schema.h"
 
 #define COLUMNS                                                                                              \
@@ -73,11 +72,6 @@ static void put_metrics(struct store *base, struct buf *out)
 }
 
 /* ---- reads ---- */
-
-static const char *or_null(const char *text)
-{
-    return text[0] ? text : NULL;
-}
 
 static void read_playlist(struct db_rows *rows, struct playlist *playlist)
 {
@@ -150,7 +144,7 @@ static enum status insert(struct db_conn *conn, struct playlist *p, struct err *
 {
     p->version = 1;
     enum status status = db_run(conn, INSERT, err, "ttttttti", p->id, p->nom, p->description, p->styles.json,
-                                p->tracks.json, or_null(p->soiree_id), p->origine, p->created_ms);
+                                p->tracks.json, text_or_null(p->soiree_id), p->origine, p->created_ms);
     p->seq = db_last_rowid(conn);
     return status;
 }
@@ -231,7 +225,7 @@ static enum status change(struct db_conn *conn, struct store_write *write, struc
     p->version++;
     p->updated_ms = clock_wall_ms();
     return db_run(conn, UPDATE, err, "iittttti", p->seq, p->version, p->nom, p->description, p->styles.json,
-                  p->tracks.json, or_null(p->soiree_id), p->updated_ms);
+                  p->tracks.json, text_or_null(p->soiree_id), p->updated_ms);
 }
 
 static enum status delete_playlist(struct db_conn *conn, struct store_write *write, struct err *err)
@@ -261,11 +255,7 @@ static enum status run_write(struct db_job *job, struct db_conn *conn, struct er
 
 static void write_done(struct db_job *job)
 {
-    struct store_write *write = OWNER(job, struct store_write, job.sqlite);
-    write->err = job->err;
-    if (write->created && job->err.status == STATUS_OK)
-        meters_created(write->playlist.origine);
-    write->done(write);
+    store_write_ended(OWNER(job, struct store_write, job.sqlite), &job->err);
 }
 
 static void submit(struct store *base, struct store_write *write)

@@ -25,7 +25,24 @@ void store_put_metrics(struct store *store, struct buf *out)
 
 void store_on_outbox(struct store *store, void (*wake)(void *arg), void *arg)
 {
-    store->ops->on_outbox(store, wake, arg);
+    store->wake_arg = arg;
+    store->wake = wake;
+}
+
+void store_write_begun(struct store_write *write)
+{
+    write->requested = write->store->woken = false;
+}
+
+void store_write_ended(struct store_write *write, const struct err *err)
+{
+    struct store *store = write->store;
+    write->err = *err;
+    if (write->requested && err->status == STATUS_OK && store->wake && !store->woken) {
+        store->woken = true;
+        store->wake(store->wake_arg);
+    }
+    write->done(write);
 }
 
 enum status store_get(struct store *store, const char *id, struct soiree *ret_soiree, struct err *err)

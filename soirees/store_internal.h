@@ -10,7 +10,6 @@ struct store_ops {
     void (*close)(struct store *store);
     enum status (*health)(struct store *store, int64_t *ret_since_ms, struct err *err);
     void (*put_metrics)(struct store *store, struct buf *out);
-    void (*on_outbox)(struct store *store, void (*wake)(void *arg), void *arg);
     enum status (*get)(struct store *store, const char *id, struct soiree *ret_soiree, struct err *err);
     enum status (*list)(struct store *store, const struct soiree_filter *filter, const struct api_page *page,
                         bool (*row)(void *arg, const struct soiree *soiree), void *arg, struct err *err);
@@ -29,7 +28,15 @@ struct store_ops {
 
 struct store {
     const struct store_ops *ops;
+    void (*wake)(void *arg); /* see store_on_outbox */
+    void *wake_arg;
+    bool woken; /* by this batch, whose jobs are all run before the first is done; writer's thread */
 };
+
+/* Around every run of a write, in the writer's thread: before its first statement, and when the commit or the
+ * failure is known. The latter wakes the relay, once a batch, and calls done(). */
+void store_write_begun(struct store_write *write);
+void store_write_ended(struct store_write *write, const struct err *err);
 
 enum status store_sqlite_open(struct store **ret_store, const struct store_config *config, struct err *err);
 enum status store_postgres_open(struct store **ret_store, const struct store_config *config, struct err *err);

@@ -164,11 +164,6 @@ static enum status list_page(struct store *base, const struct soiree_filter *fil
 
 /* ---- writes: round 0 locks and reads, round 1 decides and writes ---- */
 
-static const char *or_null(const char *text)
-{
-    return text[0] ? text : NULL;
-}
-
 /* The message that asks for a playlist, "" where none is asked for. */
 static void put_message(struct buf *body, struct store_write *write, int64_t now_ms)
 {
@@ -196,8 +191,8 @@ static void put_create(struct pg_job *job, struct store_write *write)
     CLEANUP(buf_done) struct buf body;
     put_message(&body, write, s->created_ms);
     pg_put(job, CREATE, "ttttidttttitt", s->id, s->client_id, to_date(s->date, date), s->lieu,
-           s->nombre_invites, s->budget, s->style, s->statut, or_null(s->playlist_id), or_null(s->request_id),
-           s->created_ms, buf_get(&body), write->traceparent);
+           s->nombre_invites, s->budget, s->style, s->statut, text_or_null(s->playlist_id),
+           text_or_null(s->request_id), s->created_ms, buf_get(&body), write->traceparent);
     job->last = true;
 }
 
@@ -289,8 +284,8 @@ static void put_update(struct pg_job *job, struct store_write *write, enum soire
     if (request == SOIREE_REQUEST_NEW)
         uuid_v7(s->request_id);
     pg_put(job, UPDATE, "iitttidtttti", s->seq, s->version, s->client_id, to_date(s->date, date), s->lieu,
-           s->nombre_invites, s->budget, s->style, s->statut, or_null(s->playlist_id), or_null(s->request_id),
-           s->updated_ms);
+           s->nombre_invites, s->budget, s->style, s->statut, text_or_null(s->playlist_id),
+           text_or_null(s->request_id), s->updated_ms);
     if (request == SOIREE_REQUEST_NEW) {
         CLEANUP(buf_done) struct buf body;
         put_message(&body, write, s->updated_ms);
@@ -345,7 +340,7 @@ static enum status run_write(struct pg_job *job, struct err *err)
 {
     struct store_write *write = OWNER(job, struct store_write, job.postgres);
     if (job->round == 0)
-        write->requested = false;
+        store_write_begun(write);
     if (write->kind == STORE_CREATE)
         return create(job, write, err);
     if (job->round > 1)
@@ -364,12 +359,7 @@ static enum status run_write(struct pg_job *job, struct err *err)
 
 static void write_done(struct pg_job *job)
 {
-    struct store_write *write = OWNER(job, struct store_write, job.postgres);
-    struct postgres_store *store = postgres_of(write->store);
-    write->err = job->err;
-    if (write->requested && job->err.status == STATUS_OK && store->wake)
-        store->wake(store->wake_arg);
-    write->done(write);
+    store_write_ended(OWNER(job, struct store_write, job.postgres), &job->err);
 }
 
 static void submit(struct store *base, struct store_write *write)
@@ -405,18 +395,10 @@ static void put_metrics(struct store *base, struct buf *out)
     pg_put_metrics(postgres_of(base)->pg, out);
 }
 
-static void on_outbox(struct store *base, void (*wake)(void *arg), void *arg)
-{
-    struct postgres_store *store = postgres_of(base);
-    store->wake_arg = arg;
-    store->wake = wake;
-}
-
 static const struct store_ops postgres_ops = {
     .close = close_store,
     .health = health,
     .put_metrics = put_metrics,
-    .on_outbox = on_outbox,
     .get = get_one,
     .list = list_page,
     .submit = submit,

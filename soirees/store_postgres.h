@@ -41,8 +41,6 @@ struct postgres_store {
     struct pg *pg;
     const _Atomic int64_t *again_after_ms;
     char instance[UUID_SIZE]; /* the owner of what this process holds of the outbox */
-    void (*wake)(void *arg);
-    void *wake_arg;
 
     pthread_mutex_t look_mutex; /* one look at the outbox at a time */
     int64_t looked_ms;          /* monotonic; 0: never */

@@ -71,13 +71,6 @@ static void put_metrics(struct store *base, struct buf *out)
     db_put_metrics(sqlite_of(base)->db, out);
 }
 
-static void on_outbox(struct store *base, void (*wake)(void *arg), void *arg)
-{
-    struct sqlite_store *store = sqlite_of(base);
-    store->wake_arg = arg;
-    store->wake = wake;
-}
-
 /* ---- reads ---- */
 
 static void read_soiree(struct db_rows *rows, struct soiree *soiree)
@@ -159,11 +152,6 @@ static enum status list_page(struct store *base, const struct soiree_filter *fil
 
 /* ---- writes ---- */
 
-static const char *or_null(const char *text)
-{
-    return text[0] ? text : NULL;
-}
-
 /* Makes a new request current: the message that asks for it goes into the outbox. */
 static enum status put_request(struct db_conn *conn, struct store_write *write, int64_t now_ms,
                                struct err *err)
@@ -208,8 +196,8 @@ static enum status insert(struct db_conn *conn, struct store_write *write, struc
 {
     struct soiree *s = &write->soiree;
     enum status status = db_run(conn, INSERT, err, "ttttidtttti", s->id, s->client_id, s->date, s->lieu,
-                                s->nombre_invites, s->budget, s->style, s->statut, or_null(s->playlist_id),
-                                or_null(s->request_id), s->created_ms);
+                                s->nombre_invites, s->budget, s->style, s->statut,
+                                text_or_null(s->playlist_id), text_or_null(s->request_id), s->created_ms);
     s->seq = db_last_rowid(conn);
     return status;
 }
@@ -268,11 +256,11 @@ static enum status update(struct db_conn *conn, struct store_write *write, enum 
     if (request == SOIREE_REQUEST_NEW)
         uuid_v7(s->request_id);
     if (status == STATUS_OK && write->kind == STORE_LINK)
-        status = db_run(conn, LINK, err, "iiti", s->seq, s->version, or_null(s->playlist_id), now_ms);
+        status = db_run(conn, LINK, err, "iiti", s->seq, s->version, text_or_null(s->playlist_id), now_ms);
     else if (status == STATUS_OK)
         status = db_run(conn, UPDATE, err, "iitttidtttti", s->seq, s->version, s->client_id, s->date, s->lieu,
-                        s->nombre_invites, s->budget, s->style, s->statut, or_null(s->playlist_id),
-                        or_null(s->request_id), now_ms);
+                        s->nombre_invites, s->budget, s->style, s->statut, text_or_null(s->playlist_id),
+                        text_or_null(s->request_id), now_ms);
     if (status == STATUS_OK && request == SOIREE_REQUEST_NEW)
         status = put_request(conn, write, now_ms, err);
     return status;
@@ -318,7 +306,7 @@ static enum status delete_soiree(struct db_conn *conn, struct store_write *write
 static enum status run_write(struct db_job *job, struct db_conn *conn, struct err *err)
 {
     struct store_write *write = OWNER(job, struct store_write, job.sqlite);
-    write->requested = sqlite_of(write->store)->woken = false;
+    store_write_begun(write);
     switch (write->kind) {
     case STORE_CREATE:
         return create(conn, write, err);
@@ -334,14 +322,7 @@ static enum status run_write(struct db_job *job, struct db_conn *conn, struct er
 
 static void write_done(struct db_job *job)
 {
-    struct store_write *write = OWNER(job, struct store_write, job.sqlite);
-    struct sqlite_store *store = sqlite_of(write->store);
-    write->err = job->err;
-    if (write->requested && job->err.status == STATUS_OK && store->wake && !store->woken) {
-        store->woken = true;
-        store->wake(store->wake_arg);
-    }
-    write->done(write);
+    store_write_ended(OWNER(job, struct store_write, job.sqlite), &job->err);
 }
 
 static void submit(struct store *base, struct store_write *write)
@@ -365,7 +346,6 @@ static const struct store_ops sqlite_ops = {
     .close = close_store,
     .health = health,
     .put_metrics = put_metrics,
-    .on_outbox = on_outbox,
     .get = get_one,
     .list = list_page,
     .submit = submit,

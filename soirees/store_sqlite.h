@@ -41,9 +41,6 @@ struct sqlite_store {
     struct db *db;
     const _Atomic int64_t *again_after_ms;
     _Atomic int64_t counts[DB_COUNTS]; /* rows of the outbox */
-    void (*wake)(void *arg);
-    void *wake_arg;
-    bool woken; /* by this batch, whose jobs are all run before the first is done; writer's thread */
 };
 
 static inline struct sqlite_store *sqlite_of(struct store *base)
