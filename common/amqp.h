@@ -128,8 +128,8 @@ uint64_t amqp_epoch(const struct amqp *amqp);
  * What is sent leaves together at the end of the loop's turn, once a handler has returned (in between, where
  * it has become much); it waits for room in the socket's buffer, 10 s at most, then the connection is
  * dropped. What has an answer to wait for (marked so) waits 10 s at most, then the connection is dropped. On
- * a channel that is not open (the broker has closed it) ack, nack, cancel and close do nothing and return
- * true, since the delivery or consumer is gone anyway; consume, confirm_select and publish return false. */
+ * a channel that is not open (the broker has closed it) ack, nack, cancel and end do nothing and return
+ * true, since the delivery or consumer is gone anyway; consume, confirms and publish return false. */
 
 /* How many there are on this connection: what the broker opens, at most amqp_config.channels. */
 unsigned amqp_channels(const struct amqp *amqp);
@@ -138,10 +138,10 @@ unsigned amqp_channels(const struct amqp *amqp);
 bool amqp_flush(struct amqp *amqp);
 
 /* Opens it; does nothing when it is open. */
-bool amqp_channel_open(struct amqp *amqp, unsigned channel);
+bool amqp_channel_begin(struct amqp *amqp, unsigned channel);
 /* Closes a channel on purpose: its unacked deliveries go back to the queue, and what was still on its way to
  * a handler is forgotten. Waits for the answer. */
-bool amqp_channel_close(struct amqp *amqp, unsigned channel);
+bool amqp_channel_end(struct amqp *amqp, unsigned channel);
 
 /* What a look found out. */
 struct amqp_queue {
@@ -158,7 +158,8 @@ bool amqp_queue_look(struct amqp *amqp, const char *name, struct amqp_queue *ret
  * for the answers; false while blocked, as above. */
 bool amqp_queue_ensure(struct amqp *amqp, const char *name, const char *queue_type);
 
-bool amqp_confirm_select(struct amqp *amqp, unsigned channel);
+/* Publisher confirms (confirm.select): what is published from here on is numbered from 1. */
+bool amqp_channel_confirms(struct amqp *amqp, unsigned channel);
 /* Starts consuming: basic.qos(prefetch, per consumer), then basic.consume with manual acks. One consumer a
  * channel: does nothing while there is one. */
 bool amqp_consume(struct amqp *amqp, unsigned channel, const char *queue, uint16_t prefetch);
@@ -186,7 +187,7 @@ struct amqp_publication {
     size_t body_len;
 };
 /* Persistent, mandatory. From any handler, up() and tick() above all. On a confirm channel *ret_tag (may be
- * NULL) is its sequence number, counted from 1 since amqp_confirm_select; else 0.
+ * NULL) is its sequence number, counted from 1 since amqp_channel_confirms; else 0.
  * It cannot hang: it neither waits for input as the library's own publish does, nor sends more
  * than the socket has room for; a peer that stops reading loses the connection after 10 s (and a connection
  * that acknowledges nothing on the TCP level after 20 s, by TCP_USER_TIMEOUT). Texts over their limits are a

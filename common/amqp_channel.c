@@ -50,7 +50,7 @@ unsigned amqp_channels(const struct amqp *amqp)
     return amqp->channel_count;
 }
 
-bool amqp_channel_open(struct amqp *amqp, unsigned channel)
+bool amqp_channel_begin(struct amqp *amqp, unsigned channel)
 {
     if (channel < 1 || channel > amqp->channel_count) {
         wire_fail(amqp, "canal %u hors de 1…%u", channel, amqp->channel_count);
@@ -59,7 +59,7 @@ bool amqp_channel_open(struct amqp *amqp, unsigned channel)
     return find_open(amqp, channel) || open_channel(amqp, channel);
 }
 
-bool amqp_channel_close(struct amqp *amqp, unsigned channel)
+bool amqp_channel_end(struct amqp *amqp, unsigned channel)
 {
     if (!find_open(amqp, channel))
         return wire_is_up(amqp);
@@ -248,7 +248,7 @@ bool amqp_nack_drop(struct amqp *amqp, unsigned channel, uint64_t tag)
 
 /* ---- publishing ---- */
 
-bool amqp_confirm_select(struct amqp *amqp, unsigned channel)
+bool amqp_channel_confirms(struct amqp *amqp, unsigned channel)
 {
     struct channel *found = find_open(amqp, channel);
     if (!found)

@@ -17,14 +17,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Three of our functions have the name of one of the library's, none of which is used here: theirs is
- * declared under another name, and ours is not exported, so that the library never meets it. */
-#pragma GCC visibility push(hidden)
-#include "amqp.h"
-#pragma GCC visibility pop
-#define amqp_channel_open librabbitmq_channel_open
-#define amqp_channel_close librabbitmq_channel_close
-#define amqp_confirm_select librabbitmq_confirm_select
 #if __has_include(<rabbitmq-c/amqp.h>)
 #include <rabbitmq-c/amqp.h>
 #include <rabbitmq-c/framing.h>
@@ -37,10 +29,8 @@
 #include <amqp_ssl_socket.h>
 #include <amqp_tcp_socket.h>
 #endif
-#undef amqp_channel_open
-#undef amqp_channel_close
-#undef amqp_confirm_select
 
+#include "amqp.h"
 #include "amqp_url.h"
 
 enum { AMQP_REASON_SIZE = 256 };

@@ -87,7 +87,7 @@ static bool open_one(struct channels *channels, struct amqp *amqp, unsigned inde
     unsigned number = channels->first + index;
     void_deliveries(channels, channel);
     channel->state = CONSUMING;
-    return amqp_channel_open(amqp, number) && amqp_consume(amqp, number, channels->queue, 1);
+    return amqp_channel_begin(amqp, number) && amqp_consume(amqp, number, channels->queue, 1);
 }
 
 bool channels_up(struct channels *channels, struct amqp *amqp)
@@ -135,7 +135,7 @@ static bool close_one(struct channels *channels, struct amqp *amqp, unsigned ind
     channel->state = CLOSED;
     channel->failures = 0;
     channel->reopen_ms = 0;
-    return amqp_channel_close(amqp, channels->first + index);
+    return amqp_channel_end(amqp, channels->first + index);
 }
 
 void channels_tick(struct channels *channels, struct amqp *amqp)

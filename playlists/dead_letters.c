@@ -97,8 +97,8 @@ bool dead_letters_up(struct dead_letters *dead, struct amqp *amqp)
 {
     dead_letters_down(dead);
     dead->queue_doubtful = false;
-    return amqp_queue_ensure(amqp, dead->queue, dead->queue_type) && amqp_channel_open(amqp, dead->channel) &&
-           amqp_confirm_select(amqp, dead->channel);
+    return amqp_queue_ensure(amqp, dead->queue, dead->queue_type) &&
+           amqp_channel_begin(amqp, dead->channel) && amqp_channel_confirms(amqp, dead->channel);
 }
 
 static void publish(struct dead_letters *dead, struct amqp *amqp, struct letter *letter)

@@ -81,7 +81,7 @@ static void on_overdue(void *arg, struct delivery *delivery)
 {
     struct worker *worker = arg;
     if (amqp_is_up(worker->amqp))
-        (void)amqp_channel_close(worker->amqp, delivery->channel);
+        (void)amqp_channel_end(worker->amqp, delivery->channel);
     channels_lost(worker->channels, delivery->channel, false);
     metrics_count(&meters_deliveries, DELIVERY_OVERDUE);
 }
@@ -234,7 +234,7 @@ static void on_cancelled(struct amqp *amqp, void *arg, unsigned number)
     if (!channels_doubt(worker->channels))
         log_event(LOG_REPEATED(LOG_WARN), "worker.cancelled", NULL,
                   "⚠️ Queue %s supprimée, elle sera déclarée de nouveau", worker->config.queue);
-    (void)amqp_channel_close(amqp, number);
+    (void)amqp_channel_end(amqp, number);
     channels_lost(worker->channels, number, true);
 }
 

@@ -102,9 +102,9 @@ static bool on_up(struct amqp *amqp, void *arg)
 {
     struct relay *relay = arg;
     forget_flights(relay);
-    if (!amqp_channel_open(amqp, CHANNEL) ||
+    if (!amqp_channel_begin(amqp, CHANNEL) ||
         !amqp_queue_ensure(amqp, relay->config.queue, relay->config.queue_type) ||
-        !amqp_confirm_select(amqp, CHANNEL))
+        !amqp_channel_confirms(amqp, CHANNEL))
         return false;
     since_set(&relay->state, STATE_CONNECTED);
     atomic_store(&relay->outbox_changed, true);

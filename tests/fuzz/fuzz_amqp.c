@@ -61,7 +61,7 @@ static void on_delivery(struct amqp *amqp, void *arg, const struct amqp_message 
     must_be_text(message->traceparent);
     switch (message->delivery_tag % 7) {
     case 0:
-        (void)amqp_channel_close(amqp, message->channel);
+        (void)amqp_channel_end(amqp, message->channel);
         break;
     case 1:
         (void)amqp_nack_drop(amqp, message->channel, message->delivery_tag);
@@ -102,7 +102,7 @@ static void on_channel_closed(struct amqp *amqp, void *arg, unsigned channel, in
     MUST(channel >= 1 && channel <= CHANNELS && code >= 0 && code <= UINT16_MAX);
     MUST(!amqp->channels[channel].open && !amqp->channels[channel].assembly);
     must_be_text(text);
-    if (amqp_channel_open(amqp, channel))
+    if (amqp_channel_begin(amqp, channel))
         (void)amqp_consume(amqp, channel, "q", 1);
 }
 
@@ -217,8 +217,8 @@ static void serve(struct amqp *amqp, unsigned flags)
 {
     amqp_frame_t frame;
     bool opened = (!(flags & ENSURE) || amqp_queue_ensure(amqp, "q", "quorum")) &&
-                  amqp_channel_open(amqp, CONSUMING) && amqp_consume(amqp, CONSUMING, "q", 1) &&
-                  amqp_channel_open(amqp, PUBLISHING) && amqp_confirm_select(amqp, PUBLISHING);
+                  amqp_channel_begin(amqp, CONSUMING) && amqp_consume(amqp, CONSUMING, "q", 1) &&
+                  amqp_channel_begin(amqp, PUBLISHING) && amqp_channel_confirms(amqp, PUBLISHING);
     if (opened)
         publish(amqp);
     drain();

@@ -129,12 +129,12 @@ static UNUSED bool ensure(struct amqp *amqp, void *arg)
 
 static UNUSED bool open_for_publishing(struct amqp *amqp, void *arg)
 {
-    return ensure(amqp, arg) && amqp_channel_open(amqp, 1) && amqp_confirm_select(amqp, 1);
+    return ensure(amqp, arg) && amqp_channel_begin(amqp, 1) && amqp_channel_confirms(amqp, 1);
 }
 
 static UNUSED bool open_for_consuming(struct amqp *amqp, void *arg)
 {
-    return ensure(amqp, arg) && amqp_channel_open(amqp, 2) && amqp_consume(amqp, 2, queue, 1);
+    return ensure(amqp, arg) && amqp_channel_begin(amqp, 2) && amqp_consume(amqp, 2, queue, 1);
 }
 
 static UNUSED bool open_for_both(struct amqp *amqp, void *arg)

@@ -131,10 +131,10 @@ static void test_after_a_cancel_nothing_more_is_delivered(void **state)
 /* RabbitMQ 3.10 closes the connection when the basic.cancel comes too early. */
 static bool consume_and_cancel(struct amqp *amqp, void *arg)
 {
-    bool up = ensure(amqp, arg) && amqp_channel_open(amqp, 2);
+    bool up = ensure(amqp, arg) && amqp_channel_begin(amqp, 2);
     for (int i = 0; up && i < 50; i++)
         up = amqp_consume(amqp, 2, queue, 1) && amqp_cancel(amqp, 2);
-    return up && amqp_channel_open(amqp, 3) && amqp_consume(amqp, 3, queue, 1);
+    return up && amqp_channel_begin(amqp, 3) && amqp_consume(amqp, 3, queue, 1);
 }
 
 static void test_a_consumer_may_be_cancelled_at_once(void **state)
@@ -156,7 +156,7 @@ static void test_a_consumer_may_be_cancelled_at_once(void **state)
 
 static bool reopen_2(struct amqp *amqp, void *arg)
 {
-    return amqp_channel_close(amqp, 2) && open_for_consuming(amqp, arg);
+    return amqp_channel_end(amqp, 2) && open_for_consuming(amqp, arg);
 }
 
 static void test_closing_a_channel_gives_its_message_back(void **state)
@@ -181,7 +181,7 @@ static void test_closing_a_channel_gives_its_message_back(void **state)
 static bool consume_nothing(struct amqp *amqp, void *arg)
 {
     (void)arg;
-    return amqp_channel_open(amqp, 2) && amqp_consume(amqp, 2, "no-such-queue", 1);
+    return amqp_channel_begin(amqp, 2) && amqp_consume(amqp, 2, "no-such-queue", 1);
 }
 
 static void test_a_channel_closed_by_the_broker_can_be_opened_again(void **state)

@@ -108,9 +108,10 @@ enum { MANY = 1000 };
 
 static bool open_many(struct amqp *amqp, void *arg)
 {
-    bool up = ensure(amqp, arg) && amqp_channel_open(amqp, MANY + 1) && amqp_confirm_select(amqp, MANY + 1);
+    bool up = ensure(amqp, arg) && amqp_channel_begin(amqp, MANY + 1) &&
+              amqp_channel_confirms(amqp, MANY + 1);
     for (unsigned channel = 1; up && channel <= MANY; channel++)
-        up = amqp_channel_open(amqp, channel) && amqp_consume(amqp, channel, queue, 1);
+        up = amqp_channel_begin(amqp, channel) && amqp_consume(amqp, channel, queue, 1);
     return up;
 }
 

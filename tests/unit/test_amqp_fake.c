@@ -4,7 +4,7 @@
 static bool open_three(struct amqp *amqp, void *arg)
 {
     (void)arg;
-    return amqp_channel_open(amqp, 1) && amqp_channel_open(amqp, 2) && amqp_channel_open(amqp, 3);
+    return amqp_channel_begin(amqp, 1) && amqp_channel_begin(amqp, 2) && amqp_channel_begin(amqp, 3);
 }
 
 static bool look_at_q(struct amqp *amqp, void *arg)
@@ -212,7 +212,7 @@ static void close_across(struct fake *fake)
 static bool reopen_2(struct amqp *amqp, void *arg)
 {
     (void)arg;
-    return amqp_channel_close(amqp, 2) && amqp_channel_open(amqp, 2);
+    return amqp_channel_end(amqp, 2) && amqp_channel_begin(amqp, 2);
 }
 
 static void test_both_sides_may_close_a_channel_at_once(void **state)

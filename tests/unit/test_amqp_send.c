@@ -24,7 +24,7 @@ ssize_t send(int fd, const void *bytes, size_t len, int flags)
 static bool open_one(struct amqp *amqp, void *arg)
 {
     (void)arg;
-    return amqp_channel_open(amqp, 1);
+    return amqp_channel_begin(amqp, 1);
 }
 
 static bool publish_pieces(struct amqp *amqp, void *arg)

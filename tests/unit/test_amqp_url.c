@@ -206,7 +206,7 @@ static void test_a_new_object_is_not_up(void **state)
     assert_false(amqp_is_blocked(amqp));
     assert_int_equal(amqp_epoch(amqp), 0);
     assert_string_equal(amqp_url_shown(amqp), "amqp://u:***@h:5672");
-    assert_false(amqp_channel_open(amqp, 1));
+    assert_false(amqp_channel_begin(amqp, 1));
     assert_false(amqp_publish(amqp, 1, &(struct amqp_publication){.queue = "q"}, NULL));
     assert_false(amqp_ack(amqp, 1, 1));
     assert_false(amqp_queue_look(amqp, "q", &(struct amqp_queue){0}));
