@@ -50,8 +50,9 @@ void log_change(const char *format, const char *level)
 {
     bool json = strcmp(format, "json") == 0;
     atomic_store_explicit(&logger.json, json, memory_order_relaxed);
-    atomic_store_explicit(&logger.colour, !json && isatty(STDOUT_FILENO) && !getenv("NO_COLOR"),
-                          memory_order_relaxed);
+    const char *no_color = getenv("NO_COLOR"); /* https://no-color.org: an empty one says nothing */
+    bool wanted = !no_color || !*no_color;
+    atomic_store_explicit(&logger.colour, wanted && !json && isatty(STDOUT_FILENO), memory_order_relaxed);
     for (unsigned i = 0; i < sizeof level_names / sizeof *level_names; i++)
         if (strcmp(level, level_names[i]) == 0)
             atomic_store_explicit(&logger.level, i, memory_order_relaxed);
