@@ -15,7 +15,13 @@
 #include "mem.h"
 #include "pulse.h"
 
-enum { TURN_MS = 1000, CONNECT_TIMEOUT_MS = 5000, KEEP_CONNECTION_S = 10, RECEIVE_BYTES = 4096 };
+enum {
+    TURN_MS = 1000,
+    CONNECT_TIMEOUT_MS = 5000,
+    KEEP_CONNECTION_S = 10,
+    KEEP_CAS_S = 3600,
+    RECEIVE_BYTES = 4096,
+};
 enum { IDLE_HANDLES_MAX = 32, EVENTS_MAX = 64 };
 
 /* libcurl's sockets are in an epoll set, so that a turn costs what happens in it, and not what is waiting
@@ -187,6 +193,10 @@ static void set_request(CURL *easy, struct http_exchange *exchange)
     }
     if (exchange->ca_file && *exchange->ca_file)
         curl_easy_setopt(easy, CURLOPT_CAINFO, exchange->ca_file);
+    /* Else Debian's libcurl looks into /etc/ssl/certs, too: it would trust the system's CAs beside those of
+     * ca_file, and read all of them anew for every connection (CURLOPT_CA_CACHE_TIMEOUT(3)). */
+    curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
+    curl_easy_setopt(easy, CURLOPT_CA_CACHE_TIMEOUT, (long)KEEP_CAS_S);
     if (exchange->direct)
         curl_easy_setopt(easy, CURLOPT_PROXY, "");
     if (exchange->once) {

@@ -57,7 +57,7 @@ struct http_exchange {
     const char *url;
     const char *headers[HTTP_HEADERS_MAX]; /* "Name: value", NULL where none */
     const char *body;                      /* NULL: none */
-    const char *ca_file;                   /* "" or NULL: the system's */
+    const char *ca_file;                   /* "" or NULL: the system's; read once an hour */
     long timeout_ms; /* all of it: look-up, connection, reply; less than 1 counts as 1 */
     size_t max_reply_bytes;
     bool direct; /* no proxy from the environment: neighbours, not the internet */

@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import ssl
+import threading
 
 import pytest
 import requests
@@ -255,6 +256,32 @@ def own_vhost(broker):
     own = broker.vhost("tls-plain-%d" % next(numbers))
     yield own
     broker.api("DELETE", "/vhosts/" + own.name)
+
+
+def test_the_authorities_are_not_read_anew_with_every_connection(authority, other_authority, daemons, own_vhost,
+                                                                 tmp_path):
+    """A thousand workers that each read the system's would do nothing else."""
+    together = threading.Barrier(2)
+
+    def answer(_request):
+        if len(api.requests()) > 1:
+            together.wait(60)  # two calls at once: one of them on a connection of its own
+        return 200, GENERATED, "application/json"
+
+    api, trusted = tls_recorder(Recorder(answer), authority.issue("DNS:localhost")), str(tmp_path / "ca.pem")
+    shutil.copy(authority.cert, trusted)
+    with api, FakeSoirees(200) as soirees:
+        playlists = daemons.start(
+            "playlists", own_vhost.settings(), LAGMASTER_URL=api.url + "/x", LAGMASTER_CA_FILE=trusted,
+            LAGMASTER_MAX_ATTEMPTS=1, PLAYLIST_WORKERS=2, SOIREES_URL=soirees.url)
+        wait_until(lambda: own_vhost.depth()[1] == 2, 60, "two consumers")
+        own_vhost.publish(message("first"))
+        assert made_for(playlists, "first")["origine"] == "lagmaster-pro"
+        shutil.copy(other_authority.cert, trusted)
+        for name in ("second", "third"):
+            own_vhost.publish(message(name))
+        for name in ("second", "third"):
+            assert made_for(playlists, name)["origine"] == "lagmaster-pro"
 
 
 def test_soirees_is_verified(authority, other_authority, daemons, own_vhost, lagmaster):
