@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "amqp.h"
 #if __has_include(<rabbitmq-c/amqp.h>)
 #include <rabbitmq-c/amqp.h>
 #include <rabbitmq-c/framing.h>
@@ -30,7 +31,6 @@
 #include <amqp_tcp_socket.h>
 #endif
 
-#include "amqp.h"
 #include "amqp_url.h"
 
 enum { AMQP_REASON_SIZE = 256 };
