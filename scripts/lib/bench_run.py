@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -16,16 +15,15 @@ from bench_machine import ROOT, BenchError, Others, describe, wait_for_quiet
 from bench_rows import ROWS, SIDES
 from harness import broker as broker_module
 from harness import postgres as postgres_module
-from harness import tls
+from harness import haproxy, tls
 from harness.broker import QUEUE
 from harness.daemon import binary
 from harness.process import Child
-from harness.wait import free_port, wait_until
+from harness.wait import wait_until
 
 BUILD = os.path.join(ROOT, "build", "bench", "release")
 LOG = os.path.join(ROOT, "build", "bench", "bench.log")
 NOISY = 0.25  # of a core, used by others during a measurement
-HAPROXY_PATH = os.environ["PATH"] + ":/usr/sbin"
 SYSTEM_CAS = "/etc/ssl/certs/ca-certificates.crt"
 VERDICTS = {True: "met    ", False: "NOT MET", None: "-      "}
 
@@ -45,43 +43,19 @@ class Api(Child):
         self.url = "http://127.0.0.1:%d/generate_playlist" % self.port
 
 
-HAPROXY = """\
-global
-    maxconn 4096
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 60s
-    timeout server 60s
-listen api
-    bind 127.0.0.1:%d ssl crt %s
-    server api 127.0.0.1:%d
-"""
-
-
-def listens(port):
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-class TlsFront(Child):
-    """The same API behind a proxy that speaks TLS; `ca` trusts its certificate, and all that the system does, as
-    who calls the real one has to read."""
+class TlsFront(haproxy.Front):
+    """The same API over TLS; `ca` trusts its certificate, and all that the system does, as who calls the real
+    one has to read."""
 
     def __init__(self, folder, api):
-        authority, port = tls.Authority(os.path.join(folder, "tls")), free_port()
-        configuration = os.path.join(folder, "haproxy.cfg")
-        with open(configuration, "w") as file:
-            file.write(HAPROXY % (port, authority.issue("DNS:localhost").both, api.port))
-        super().__init__("haproxy", [shutil.which("haproxy", path=HAPROXY_PATH), "-f", configuration],
-                         {"PATH": HAPROXY_PATH}, os.path.join(folder, "haproxy.log"))
-        self.ca, self.url = os.path.join(folder, "ca.pem"), "https://localhost:%d/generate_playlist" % port
+        authority = tls.Authority(os.path.join(folder, "tls"))
+        super().__init__(folder, authority.issue("DNS:localhost"), api.port, "http/1.1")
+        self.ca = os.path.join(folder, "ca.pem")
+        self.url += "/generate_playlist"
         with open(self.ca, "wb") as bundle:
             for path in (SYSTEM_CAS, authority.cert):
                 with open(path, "rb") as part:
                     bundle.write(part.read())
-        self.start()
-        wait_until(lambda: listens(port), 10, "HAProxy listens", interval=0.01)
 
 
 class Bench:

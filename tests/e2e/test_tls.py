@@ -11,8 +11,8 @@ import pytest
 import requests
 from harness import broker as broker_module
 from harness import consul as consul_module
-from harness import tls
-from harness.booking import BOOKING, Stack, made_for, message
+from harness import haproxy, tls
+from harness.booking import BOOKING, Stack, made_for, message, waiting
 from harness.broker import PASSWORD, USER, Broker
 from harness.consul import Consul
 from harness.http import ok_json
@@ -299,12 +299,31 @@ def test_soirees_is_verified(authority, other_authority, daemons, own_vhost, lag
         assert soirees.links()[0].headers["Authorization"] == "Bearer secret"
 
 
+def test_the_api_may_speak_http_2(make_stack, own_vhost, authority, tmp_path):
+    """Calls share a connection then; one that fails takes none of the others with it."""
+    if haproxy.missing():
+        pytest.skip(haproxy.missing())
+    stack = make_stack(vhost=own_vhost)
+    front = haproxy.Front(str(tmp_path), authority.issue("DNS:localhost"), stack.lagmaster.port, "h2")
+    stack.playlists.settings.update(LAGMASTER_URL=front.url + "/generate_playlist", PLAYLIST_WORKERS=30,
+                                    LAGMASTER_CA_FILE=authority.cert, LAGMASTER_RETRY_DELAY_MS=10)
+    try:
+        stack.lagmaster.control(mode="hang", fail_first=5)
+        stack.start()
+        booked = [stack.book()["id"] for _ in range(30)]
+        waiting(stack.lagmaster, 30)
+        stack.lagmaster.control(mode="ok")
+        stack.lagmaster.release()
+        for soiree_id in booked:
+            stack.linked(soiree_id)
+        found = ok_json(stack.playlists.get("/api/playlists"))
+        assert [p["origine"] for p in found] == ["lagmaster-pro"] * 30
+        assert "HTTP/2.0" in front.log() and "HTTP/1.1" not in front.log()
+    finally:
+        front.kill()
+
+
 # ---- the daemons behind HAProxy
-
-def haproxy():
-    found = shutil.which("haproxy") or "/usr/sbin/haproxy"
-    return found if os.access(found, os.X_OK) else None
-
 
 class Proxy:
     """HAProxy with ops/haproxy.cfg."""
@@ -316,7 +335,7 @@ class Proxy:
                "PLAYLISTS_TLS_PORT": str(self.ports["playlists"]),
                "PLAYLISTS": "127.0.0.1:%d" % playlists.port, "PLAIN_PORT": str(free_port()),
                **{program.upper() + "_PUBLIC_PORT": str(port) for program, port in self.ports.items()}}
-        self.child = Child("haproxy", [haproxy(), "-db", "-f", os.path.join(ROOT, "ops", "haproxy.cfg")], env,
+        self.child = Child("haproxy", [haproxy.program(), "-db", "-f", os.path.join(ROOT, "ops", "haproxy.cfg")], env,
                            folder / "haproxy.log")
 
     def url(self, program):
@@ -337,8 +356,8 @@ class FromAddress(requests.adapters.HTTPAdapter):
 @pytest.mark.slow
 def test_the_daemons_behind_haproxy(make_stack, own_vhost, authority, tmp_path):
     """ops/haproxy.cfg as it is: clients and the worker come by HTTPS, the log names who they are."""
-    if not haproxy():
-        pytest.skip("no haproxy here (scripts/bootstrap --tests installs it)")
+    if haproxy.missing():
+        pytest.skip(haproxy.missing())
     stack = make_stack(vhost=own_vhost, soirees={"TRUSTED_PROXIES": "127.0.0.1", "LOG_FORMAT": "json",
                                                  "LOG_LEVEL": "debug"})
     proxy = Proxy(tmp_path, authority.issue("DNS:localhost"), stack.soirees, stack.playlists)
