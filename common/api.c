@@ -185,63 +185,42 @@ const char *api_filter_date(struct http_call *call, const char *name, struct pro
 
 /* ---- versions ---- */
 
-void api_condition_parse(const char *text, bool weak_too, struct api_condition *ret_condition)
+bool api_tags_name(const char *tags, bool weak_too, int64_t version)
 {
-    *ret_condition = (struct api_condition){.given = true};
-    text += strspn(text, " \t");
-    ret_condition->any = text[0] == '*' && text[1 + strspn(text + 1, " \t")] == '\0';
-    while (*text && ret_condition->count < API_VERSIONS_MAX) {
-        text += strspn(text, " \t,");
-        bool weak = strncmp(text, "W/", 2) == 0;
-        text += weak ? 2 : 0;
-        if (*text != '"')
-            return; /* not a list of entity tags: what was read so far stands */
-        const char *end = strchr(text + 1, '"');
+    tags += strspn(tags, " \t");
+    bool found = tags[0] == '*' && tags[1 + strspn(tags + 1, " \t")] == '\0';
+    while (!found) {
+        tags += strspn(tags, " \t,");
+        bool weak = strncmp(tags, "W/", 2) == 0;
+        tags += weak ? 2 : 0;
+        const char *end = *tags == '"' ? strchr(tags + 1, '"') : NULL;
         if (!end)
-            return;
-        CLEANUP(free_text) char *tag = mem_copy(text + 1, (size_t)(end - text - 1));
-        if ((!weak || weak_too) && (tag[0] != '0') &&
-            read_number(tag, 10, 1, INT64_MAX, &ret_condition->versions[ret_condition->count]))
-            ret_condition->count++;
-        text = end + 1;
+            return false;
+        CLEANUP(free_text) char *tag = mem_copy(tags + 1, (size_t)(end - tags - 1));
+        int64_t named = 0;
+        found = (!weak || weak_too) && tag[0] != '0' && read_number(tag, 10, 1, INT64_MAX, &named) &&
+                named == version;
+        tags = end + 1;
     }
-}
-
-static void read_condition(struct http_call *call, const char *name, bool weak_too,
-                           struct api_condition *ret_condition)
-{
-    const char *header = http_call_header(call, name);
-    if (header)
-        api_condition_parse(header, weak_too, ret_condition);
-    else
-        *ret_condition = (struct api_condition){0};
+    return true;
 }
 
 void api_conditions_read(struct http_call *call, struct api_conditions *ret_conditions)
 {
-    read_condition(call, "If-Match", false, &ret_conditions->match);
-    read_condition(call, "If-None-Match", true, &ret_conditions->none_match);
-}
-
-static bool names_version(const struct api_condition *condition, int64_t version)
-{
-    for (unsigned i = 0; i < condition->count; i++)
-        if (condition->versions[i] == version)
-            return true;
-    return condition->any;
+    ret_conditions->match = http_call_header(call, "If-Match");
+    ret_conditions->none_match = http_call_header(call, "If-None-Match");
 }
 
 bool api_conditions_hold(const struct api_conditions *conditions, int64_t version)
 {
-    return (!conditions->match.given || names_version(&conditions->match, version)) &&
-           !names_version(&conditions->none_match, version);
+    return (!conditions->match || api_tags_name(conditions->match, false, version)) &&
+           (!conditions->none_match || !api_tags_name(conditions->none_match, true, version));
 }
 
 static bool answer_unless_known(struct http_call *call, int64_t version)
 {
-    struct api_condition condition;
-    read_condition(call, "If-None-Match", true, &condition);
-    if (!names_version(&condition, version))
+    const char *known = http_call_header(call, "If-None-Match");
+    if (!known || !api_tags_name(known, true, version))
         return true;
     http_answer_empty(call, 304);
     return false;

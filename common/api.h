@@ -61,16 +61,11 @@ const char *api_filter_date(struct http_call *call, const char *name, struct pro
 void api_answer_packed(struct http_call *call, const char *content_type, struct buf *body);
 
 /* ---- versions: strong ETags from a counter (RFC 9110 section 8.8.3) ---- */
-enum { API_VERSIONS_MAX = 8 };
-struct api_condition {
-    bool given, any; /* any: "*" */
-    unsigned count;
-    int64_t versions[API_VERSIONS_MAX];
-};
-/* What a change depends on: If-Match, where tags that are weak or not ours never match, and If-None-Match,
- * where weak ones count too (RFC 9110 sections 13.1.1, 13.1.2). */
+/* What a change depends on (RFC 9110 sections 13.1.1, 13.1.2): lists of entity tags, NULL where there is no
+ * such header. Borrowed from the call, which waits for its write. */
 struct api_conditions {
-    struct api_condition match, none_match;
+    const char *match;      /* If-Match: tags that are weak or not ours never match */
+    const char *none_match; /* If-None-Match: weak ones count too */
 };
 void api_conditions_read(struct http_call *call, struct api_conditions *ret_conditions);
 /* Pure: whether a change of the item at `version` may go on. */
@@ -80,8 +75,8 @@ bool api_etag(struct http_call *call, int64_t version);
 /* Sets a weak ETag, and answers 304 (returns false) when If-None-Match names it: for what may come compressed
  * or not, whose forms could not share a strong one (RFC 9110 section 8.8.3.3). */
 bool api_weak_etag(struct http_call *call, int64_t version);
-/* Pure: reads a list of entity tags. */
-void api_condition_parse(const char *text, bool weak_too, struct api_condition *ret_condition);
+/* Pure: whether a list of entity tags, or "*", names the version. Nothing is read behind what is no tag. */
+bool api_tags_name(const char *tags, bool weak_too, int64_t version);
 
 /* ---- Idempotency-Key ---- */
 enum { API_KEY_MAX = 128, API_KEY_SIZE = TOKEN_NAME_SIZE + 1 + API_KEY_MAX + 1 };

@@ -355,6 +355,15 @@ def test_a_change_of_a_stale_version_is_a_412(soirees, method):
     assert reply.status_code == (204 if method == "DELETE" else 200)
 
 
+def test_a_list_of_tags_counts_to_its_end(soirees):
+    made = book(soirees)
+    path = PATH + "/" + made["id"]
+    tags = ", ".join('"%d"' % version for version in range(1000, 0, -1))
+    assert soirees.get(path, headers={"If-None-Match": tags}).status_code == 304
+    problem(soirees.patch(path, {"lieu": "Nice"}, headers={"If-None-Match": tags}), 412)
+    assert ok_json(soirees.patch(path, {"lieu": "Nice"}, headers={"If-Match": tags}))["lieu"] == "Nice"
+
+
 def test_if_match_any_is_for_whatever_exists(soirees):
     path = PATH + "/" + book(soirees)["id"]
     assert soirees.patch(path, {"lieu": "Nice"}, headers={"If-Match": "*"}).status_code == 200

@@ -238,9 +238,7 @@ static void test_a_write_whose_condition_is_stale_changes_nothing(void **state)
     static const enum store_write_kind kinds[] = {STORE_CHANGE, STORE_DELETE, STORE_LINK};
     struct soiree soiree = book(fixture, "{" BOOKING "}");
     soiree = change(fixture, soiree.id, "{\"lieu\":\"ailleurs\"}");
-    static const struct api_condition stale[] = {{.given = true, .count = 1, .versions = {1}},
-                                                 {.given = true, .count = 2, .versions = {1, 3}},
-                                                 {.given = true}};
+    static const char *const stale[] = {"\"1\"", "\"1\", \"3\"", ""};
     for (size_t k = 0; k < COUNT(kinds); k++)
         for (size_t i = 0; i < COUNT(stale); i++) {
             struct store_write write = new_write(kinds[k], soiree.id, "{\"playlistId\":\"p\"}");
@@ -258,16 +256,16 @@ static void test_a_write_whose_condition_holds_goes_on(void **state)
     struct fixture *fixture = *state;
     struct soiree soiree = book(fixture, "{" BOOKING "}");
     struct store_write write = new_write(STORE_CHANGE, soiree.id, "{\"lieu\":\"2\"}");
-    write.conditions.match = (struct api_condition){.given = true, .count = 2, .versions = {7, 1}};
+    write.conditions.match = "\"7\", \"1\"";
     assert_int_equal(run_write(fixture, &write), STATUS_OK);
     write = new_write(STORE_CHANGE, soiree.id, "{\"lieu\":\"3\"}");
-    write.conditions.match = (struct api_condition){.given = true, .any = true};
+    write.conditions.match = "*";
     assert_int_equal(run_write(fixture, &write), STATUS_OK);
     write = new_write(STORE_CHANGE, soiree.id, "{\"lieu\":\"4\"}");
-    write.conditions.none_match = (struct api_condition){.given = true, .count = 1, .versions = {3}};
+    write.conditions.none_match = "\"3\"";
     assert_int_equal(run_write(fixture, &write), STATUS_STALE);
     write = new_write(STORE_DELETE, soiree.id, "");
-    write.conditions.match = (struct api_condition){.given = true, .count = 1, .versions = {3}};
+    write.conditions.match = "\"3\"";
     assert_int_equal(run_write(fixture, &write), STATUS_OK);
 }
 
