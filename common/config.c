@@ -124,14 +124,17 @@ static char *find_value(const struct setting *setting, const char *lines, struct
     return value;
 }
 
-static void check_number(const struct setting *setting, const char *value, struct buf *problems)
+static bool check_number(const struct setting *setting, const char *value, struct buf *problems)
 {
     char *end = NULL;
     errno = 0;
     long number = strtol(value, &end, 10);
-    if (!isdigit((unsigned char)*value) || *end || errno || number < setting->min || number > setting->max)
+    bool good = isdigit((unsigned char)*value) && !*end && !errno && number >= setting->min &&
+                number <= setting->max;
+    if (!good)
         buf_format(problems, "%s: '%s' is not a number from %ld to %ld\n", setting->name, value, setting->min,
                    setting->max);
+    return good;
 }
 
 static bool is_word_of(const char *choices, const char *value)
@@ -143,15 +146,20 @@ static bool is_word_of(const char *choices, const char *value)
     return false;
 }
 
-static void check_value(const struct setting *setting, const char *value, struct buf *problems)
+/* A number that is none counts as its default: what is checked across settings goes on from there. */
+static void check_value(const struct setting *setting, char **value_at, struct buf *problems)
 {
     struct err err;
+    const char *value = *value_at;
     if (!*value && (setting->empty_counts || !*setting->fallback))
         return;
     switch (setting->type) {
     case SETTING_NUMBER:
-        check_number(setting, value, problems);
-        break;
+        if (!check_number(setting, value, problems)) {
+            free(*value_at);
+            *value_at = mem_text(setting->fallback);
+        }
+        return;
     case SETTING_CHOICE:
         if (!is_word_of(setting->choices, value))
             buf_format(problems, "%s: '%s' is not one of: %s\n", setting->name, value, setting->choices);
@@ -185,7 +193,7 @@ struct config *config_load(const struct setting *settings, size_t count, struct 
     for (size_t i = 0; i < count; i++) {
         char *value = find_value(&settings[i], lines, problems);
         config->values[i] = value ? value : mem_text(settings[i].fallback);
-        check_value(&settings[i], config->values[i], problems);
+        check_value(&settings[i], &config->values[i], problems);
     }
     return config;
 }
@@ -318,6 +326,8 @@ enum status config_check_http_url(const char *value, struct err *err)
     const char *host = value + scheme;
     if (!scheme || !*host || strchr("/?#:", *host))
         return err_set(err, STATUS_INVALID, "is not an http:// or https:// URL with a host");
+    if (strchr(value, '#'))
+        return err_set(err, STATUS_INVALID, "holds a '#', behind which nothing is sent");
     for (const char *c = value; *c; c++)
         if ((unsigned char)*c <= ' ' || *c == 0x7F)
             return err_set(err, STATUS_INVALID, "holds a space or a control character");

@@ -93,6 +93,6 @@ char *config_read_file(const char *path, const char **ret_reason);
 /* Checks for struct setting. */
 enum status config_check_readable(const char *value, struct err *err); /* a file that can be read */
 enum status config_check_http_url(const char *value,
-                                  struct err *err); /* http:// or https://, a host, no spaces */
+                                  struct err *err); /* http:// or https://, a host, no spaces, no fragment */
 
 #endif

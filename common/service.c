@@ -210,7 +210,7 @@ static void check(const struct service_program *program, const struct config *co
     long delay_ms = config_number(config, "SHUTDOWN_DELAY_MS");
     if (delay_ms > 0 && delay_ms >= config_number(config, "SHUTDOWN_GRACE_MS"))
         buf_text(problems, "SHUTDOWN_DELAY_MS: must be less than SHUTDOWN_GRACE_MS, of which it is a part\n");
-    if (program->check && problems->len == 0)
+    if (program->check)
         program->check(config, problems);
 }
 

@@ -108,6 +108,18 @@ def test_attempts_and_pauses_together_stay_under_25_minutes(tmp_path):
     assert "LAGMASTER_" in result.stderr
 
 
+@pytest.mark.parametrize("other", [{"SERVICE_PORT": "abc"}, {"LAGMASTER_MAX_ATTEMPTS": "x"}], ids=str)
+def test_what_spans_settings_is_named_beside_the_rest(other):
+    result = run("playlists", "--check-config", LAGMASTER_TIMEOUT_MS=600000, **other)
+    assert result.returncode == 2
+    assert "at most 25 minutes" in result.stderr and list(other)[0] + ": '" in result.stderr
+
+
+def test_a_bad_number_causes_no_other_complaint():
+    result = run("soirees", "--check-config", SHUTDOWN_GRACE_MS="10s", SHUTDOWN_DELAY_MS=5000)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1) and "SHUTDOWN_GRACE_MS" in result.stderr
+
+
 @BOTH
 def test_the_delay_of_a_stop_is_less_than_its_grace(program):
     assert run(program, "--check-config", SHUTDOWN_DELAY_MS=0, SHUTDOWN_GRACE_MS=0).returncode == 0
