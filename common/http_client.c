@@ -185,6 +185,7 @@ static void set_request(CURL *easy, struct http_exchange *exchange)
     for (size_t i = 0; i < HTTP_HEADERS_MAX && exchange->headers[i]; i++)
         exchange->header_list = curl_slist_append(exchange->header_list, exchange->headers[i]);
     curl_easy_setopt(easy, CURLOPT_URL, exchange->url);
+    curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L); /* an id may be "." or ".." */
     curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, exchange->method);
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, exchange->header_list);
     if (exchange->body) {

@@ -79,6 +79,16 @@ def test_the_id_is_percent_encoded_in_the_link(vhost, worker):
         assert made_for(playlists, "é/../x?y#z %")["soireeId"] == "é/../x?y#z %"
 
 
+@pytest.mark.parametrize("soiree_id", [".", ".."])
+def test_an_id_of_dots_is_no_other_path(vhost, worker, soiree_id):
+    """Else "." is the path of the list, whose 405 has the link tried for ever."""
+    with FakeSoirees(200) as fake:
+        worker(fake.url)
+        vhost.publish(message(soiree_id))
+        wait_until(fake.links, 60, "the PATCH")
+        assert fake.links()[0].path == "/api/soirees/" + soiree_id
+
+
 @pytest.mark.parametrize("answer", [200, 204, 409, 404], ids=str)
 def test_these_answers_end_the_link(vhost, worker, answer):
     with FakeSoirees(answer) as fake:
