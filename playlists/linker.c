@@ -174,7 +174,7 @@ static void on_reply(struct http_exchange *exchange)
     struct link_delivery *delivery = OWNER(exchange, struct link_delivery, exchange);
     long http_status = exchange->http_status;
     FAILPOINT("linker.reply");
-    bool json = strstr(exchange->content_type, "json") != NULL;
+    bool json = strcasestr(exchange->content_type, "json") != NULL; /* RFC 9110 section 8.3.1 */
     if (exchange->status != STATUS_OK)
         (void)text_copy(delivery->reason, sizeof delivery->reason, exchange->reason);
     http_exchange_done(exchange);

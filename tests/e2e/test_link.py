@@ -89,6 +89,15 @@ def test_an_id_of_dots_is_no_other_path(vhost, worker, soiree_id):
         assert fake.links()[0].path == "/api/soirees/" + soiree_id
 
 
+def test_a_media_type_is_known_in_any_case(vhost, worker):
+    with FakeSoirees((404, {"error": "?"}, "Application/JSON")) as fake:
+        playlists = worker(fake.url)
+        vhost.publish(message("s-1"))
+        made_for(playlists, "s-1")
+        wait_until(lambda: playlists.log_has("elle n'existe plus"), 60, "the end of the link")
+        assert [link.method for link in fake.links()] == ["PATCH"]
+
+
 @pytest.mark.parametrize("answer", [200, 204, 409, 404], ids=str)
 def test_these_answers_end_the_link(vhost, worker, answer):
     with FakeSoirees(answer) as fake:
