@@ -181,6 +181,22 @@ static enum status migrate(void *arg, struct err *err)
     return status == STATUS_OK && version < db->config.migration_count ? db_exec(handle, set, err) : status;
 }
 
+/* Both services count their schemas from 1: the version alone does not tell whose database it is. */
+static enum status check_statements(struct db *db, struct err *err)
+{
+    for (size_t i = 0; i < db->config.statement_count; i++) {
+        sqlite3_stmt *statement = NULL;
+        int result = sqlite3_prepare_v2(db->writer.handle, db->config.statements[i], -1, &statement, NULL);
+        (void)sqlite3_finalize(statement);
+        if (result == SQLITE_ERROR)
+            return err_set(err, STATUS_IO, "%s: not a database of this program (%s)", db->path,
+                           sqlite3_errmsg(db->writer.handle));
+        if (result != SQLITE_OK)
+            return db_failed(db->writer.handle, err);
+    }
+    return STATUS_OK;
+}
+
 static enum status open_writer(struct db *db, struct err *err)
 {
     enum status status = open_conn(db, &db->writer,
@@ -192,6 +208,8 @@ static enum status open_writer(struct db *db, struct err *err)
                          err);
     if (status == STATUS_OK)
         status = db_transaction(&db->writer, migrate, db, err);
+    if (status == STATUS_OK)
+        status = check_statements(db, err);
     db->synced = true;
     if (status != STATUS_OK && err && !strstr(err->text, db->path)) {
         struct err reason = *err;

@@ -265,8 +265,8 @@ def test_a_busy_port_is_one_clear_line(program, tmp_path):
 
 
 @BOTH
-@pytest.mark.parametrize("where", ["folder", "file-as-folder", "not-sqlite", "newer"])
-def test_a_database_that_cannot_be_opened_is_one_clear_line(program, where, tmp_path):
+@pytest.mark.parametrize("where", ["folder", "file-as-folder", "not-sqlite", "newer", "the other's"])
+def test_a_database_that_cannot_be_opened_is_one_clear_line(program, where, tmp_path, daemons):
     path = tmp_path / "x.db"
     if where == "folder":
         path.mkdir()
@@ -275,6 +275,9 @@ def test_a_database_that_cannot_be_opened_is_one_clear_line(program, where, tmp_
         path = tmp_path / "file" / "x.db"
     elif where == "not-sqlite":
         path.write_bytes(b"this is no database, whatever its name says" * 100)
+    elif where == "the other's":
+        other = {"soirees": "playlists", "playlists": "soirees"}[program]
+        daemons.start(other, DATABASE_PATH=str(path), RABBITMQ_PORT=free_port()).stop()
     else:
         connection = sqlite3.connect(path)
         connection.execute("PRAGMA user_version = 9999")

@@ -189,6 +189,21 @@ static void test_a_folder_is_no_database(void **state)
     assert_unusable(fixture, folder, "unable to open database file");
 }
 
+static void test_a_database_of_another_program_is_refused(void **state)
+{
+    struct fixture *fixture = *state;
+    static const struct db_migration theirs[] = {{"0001-create", "CREATE TABLE things (id INTEGER PRIMARY KEY)"}};
+    static const char *const their_statements[] = {"SELECT id FROM things"};
+    struct db_config config = fixture->config;
+    fixture->config.migrations = theirs;
+    fixture->config.statements = their_statements;
+    fixture->config.statement_count = 1;
+    fixture_open(fixture);
+    fixture_close(fixture);
+    fixture->config = config;
+    assert_unusable(fixture, fixture->path, "not a database of this program (no such table: items)");
+}
+
 static void test_a_file_in_the_place_of_a_folder_is_named(void **state)
 {
     struct fixture *fixture = *state;
@@ -450,6 +465,7 @@ int main(void)
         TEST_CLOSED(test_a_migration_that_fails_leaves_everything_as_it_was),
         TEST_CLOSED(test_a_schema_newer_than_the_program_is_refused),
         TEST_CLOSED(test_a_folder_is_no_database),
+        TEST_CLOSED(test_a_database_of_another_program_is_refused),
         TEST_CLOSED(test_a_file_in_the_place_of_a_folder_is_named),
         TEST_CLOSED(test_a_file_that_is_no_database_is_refused_and_left_alone),
         TEST_CLOSED(test_a_folder_that_is_read_only_is_named),
