@@ -19,6 +19,8 @@
     " seq < $1 AND date >= $3::date AND date <= $4::date AND ($2 = '' OR statut = $2)"                       \
     " ORDER BY seq DESC LIMIT $5"
 #define OUTBOX_ROW "o.seq, o.message_id, o.traceparent, o.body, s.id"
+/* Nobody's: its lease is over, or so long that none of this clock's was: the database's was put back. */
+#define FREE "(leased_until <= now() OR leased_until > now() + interval '1 minute')"
 #define AGAIN(ms, count) "(" ms "::bigint << least(" count ", 16)) * interval '1 millisecond'"
 #define COUNTED_MAX "100001"
 
@@ -46,17 +48,17 @@ static const char *const statements[STATEMENT_COUNT] = {
     [OUTBOX_DROP] = "DELETE FROM outbox WHERE soiree_seq = $1",
     [OUTBOX_CLAIM] = "UPDATE outbox o SET owner = $1::uuid, leased_until = " IN(
         "$4") " FROM (SELECT seq, soiree_seq FROM outbox WHERE again_at IS NULL"
-              " AND (leased_until <= now() OR (owner = $1::uuid AND seq > $2))"
+              " AND (" FREE " OR (owner = $1::uuid AND seq > $2))"
               " ORDER BY seq LIMIT $3 FOR UPDATE SKIP LOCKED) free"
               " JOIN soirees s ON s.seq = free.soiree_seq WHERE o.seq = free.seq RETURNING " OUTBOX_ROW,
     [OUTBOX_GET] = "UPDATE outbox o SET leased_until = " IN(
         "$3") " FROM soirees s WHERE s.seq = o.soiree_seq AND o.again_at IS NULL AND o.seq = $2"
               " AND o.owner = $1::uuid RETURNING " OUTBOX_ROW,
     [OUTBOX_DUE] = "SELECT " OUTBOX_ROW " FROM outbox o JOIN soirees s ON s.seq = o.soiree_seq"
-                   " WHERE o.again_at <= now() AND (o.leased_until <= now() OR o.owner = $1::uuid)"
+                   " WHERE o.again_at <= now() AND (" FREE " OR o.owner = $1::uuid)"
                    " ORDER BY o.again_at LIMIT 1",
     [OUTBOX_TAKE] = "UPDATE outbox SET owner = $1::uuid, leased_until = " IN(
-        "$3") " WHERE seq = $2 AND again_at <= now() AND (leased_until <= now() OR owner = $1::uuid)"
+        "$3") " WHERE seq = $2 AND again_at <= now() AND (" FREE " OR owner = $1::uuid)"
               " RETURNING seq",
     [OUTBOX_HOLD] = "UPDATE outbox SET leased_until = " IN(
         "$3") " WHERE seq = ANY ($2::bigint[]) AND owner = $1::uuid AND (again_at IS NULL OR again_at <= "

@@ -108,6 +108,19 @@ def test_what_a_killed_instance_wrote_and_held_is_published_by_the_other_one(mak
     assert other.running
 
 
+def test_a_lease_of_a_clock_that_was_put_back_is_over(daemons, url, vhost):
+    """The database has moved to a server whose clock is behind: what a dead instance held is not held for hours."""
+    settings = {**vhost.settings(), "DATABASE_URL": url}
+    away = daemons.start("soirees", {**settings, "RABBITMQ_PORT": free_port()})
+    connected(away)
+    wanted = {book(away)["id"] for _ in range(3)}
+    away.kill()
+    postgres.query(url, "UPDATE soirees.outbox SET owner = '0190a0b0-0000-7000-8000-000000000000',"
+                        " leased_until = now() + interval '2 hours'")
+    connected(daemons.start("soirees", settings))
+    assert {message.json()["soireeId"] for message in vhost.take(count=3)} == wanted
+
+
 @pytest.mark.slow
 def test_what_an_instance_holds_is_its_own_until_it_stops(daemons, url, vhost):
     """The broker's confirms do not come: for longer than a lease lasts nobody else sends its messages."""
