@@ -70,8 +70,10 @@ static PGconn *open_connection(const struct pg_config *config)
     return PQconnectdbParams(names, values, 1);
 }
 
-/* What our statements rely on, whatever the server's or the role's defaults are. A session that waits for no
- * flush would make every promise of ours empty; remote_apply and local are the operator's choice. */
+/* What our statements rely on, whatever the server's or the role's defaults are: with fewer digits a double
+ * is not read as it was written, and SKIP LOCKED steps over no conflict where the isolation is stricter. A
+ * session that waits for no flush would make every promise of ours empty; remote_apply and local are the
+ * operator's choice. */
 static enum status set_session(struct pg *pg, struct pg_session *session, struct err *err)
 {
     static const char sql[] =
@@ -80,6 +82,8 @@ static enum status set_session(struct pg *pg, struct pg_session *session, struct
         " set_config('idle_in_transaction_session_timeout', '30000', false),"
         " set_config('TimeZone', 'UTC', false), set_config('DateStyle', 'ISO, YMD', false),"
         " set_config('standard_conforming_strings', 'on', false),"
+        " set_config('extra_float_digits', '1', false),"
+        " set_config('default_transaction_isolation', 'read committed', false),"
         " set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'"
         " ELSE current_setting('synchronous_commit') END, false)";
     char statement_ms[16], lock_ms[16];

@@ -357,6 +357,25 @@ def test_verify_full_trusts_its_own_ca_alone(daemons, own_server, tmp_path):
     assert database(refused)["state"] == "failing"
 
 
+def test_what_a_database_sets_for_its_sessions_changes_nothing(daemons, url, vhost):
+    name = url.rsplit("/", 1)[1]
+    for setting in ("extra_float_digits TO -5", "default_transaction_isolation TO serializable",
+                    "statement_timeout TO 1", "search_path TO nowhere", "TimeZone TO 'Asia/Tokyo'",
+                    "DateStyle TO 'SQL, DMY'", "synchronous_commit TO off", "IntervalStyle TO sql_standard"):
+        postgres.query(url, 'ALTER DATABASE "%s" SET %s' % (name, setting))
+    both = [connected(daemons.start("soirees", {**vhost.settings(), "DATABASE_URL": url})) for _ in range(2)]
+    reply = both[0].post("/api/soirees", booking(budget=0.1 + 0.2, date="2025-03-04"))
+    assert reply.status_code == 201
+    loads = [Load(daemon.url, threads=3, most=100, name=daemon.name).start() for daemon in both]
+    for load in loads:
+        load.join()
+    for daemon in both:
+        assert daemon.get(reply.headers["Location"]).json() == reply.json()
+    wait_until(lambda: postgres.query(url, "SELECT count(*) FROM soirees.outbox WHERE again_at IS NULL") == [(0,)],
+               SOON_S, "every message is confirmed")
+    assert vhost.depth(QUEUE)[0] == 201
+
+
 # ---- the schema
 
 def test_a_newer_schema_is_one_clear_line_and_exit_status_1(daemons, url):
