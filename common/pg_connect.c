@@ -28,6 +28,48 @@ static void free_options(PQconninfoOption **options)
     PQconninfoFree(*options);
 }
 
+/* One a host, by commas; nothing for the usual one. */
+static bool are_ports(const char *ports)
+{
+    for (;; ports++) {
+        size_t digits = strspn(ports, "0123456789");
+        long port = digits ? strtol(ports, NULL, 10) : 1;
+        ports += digits;
+        if (port < 1 || port > 65535 || (*ports && *ports != ','))
+            return false;
+        if (!*ports)
+            return true;
+    }
+}
+
+/* What libpq looks at when it connects, which is too late for a setting (libpq manual, "Parameter Key
+ * Words").
+ */
+static enum status check_options(const PQconninfoOption *option, struct err *err)
+{
+    static const struct {
+        const char *keyword, *values;
+    } choices[] = {
+        {"sslmode", " disable allow prefer require verify-ca verify-full "},
+        {"target_session_attrs", " any read-write primary "}, /* the others are no places to write at */
+    };
+    for (; option->keyword; option++) {
+        const char *value = option->val ? option->val : "";
+        for (size_t i = 0; i < sizeof choices / sizeof *choices; i++) {
+            CLEANUP(free_text) char *word = mem_format(" %s ", value);
+            if (*value && strcmp(option->keyword, choices[i].keyword) == 0 &&
+                !strstr(choices[i].values, word))
+                return err_set(err, STATUS_INVALID, "%s is none of%.*s", choices[i].keyword,
+                               (int)strlen(choices[i].values) - 1, choices[i].values);
+        }
+        if (strcmp(option->keyword, "port") == 0 && !are_ports(value))
+            return err_set(err, STATUS_INVALID, "a port is a number from 1 to 65535");
+        if (strcmp(option->keyword, "connect_timeout") == 0 && value[strspn(value, "0123456789")])
+            return err_set(err, STATUS_INVALID, "connect_timeout is a number of seconds");
+    }
+    return STATUS_OK;
+}
+
 enum status pg_check_url(const char *value, struct err *err)
 {
     static const char *const schemes[] = {"postgresql://", "postgres://"};
@@ -47,7 +89,7 @@ enum status pg_check_url(const char *value, struct err *err)
     char *problem = NULL;
     CLEANUP(free_options) PQconninfoOption *options = PQconninfoParse(value, &problem);
     if (options)
-        return STATUS_OK;
+        return check_options(options, err);
     size_t safe = problem ? strcspn(problem, "\":\n") : 0; /* behind it comes a part of the value */
     (void)err_set(err, STATUS_INVALID, "%.*s", safe ? (int)safe : 11, safe ? problem : "is no URL");
     PQfreemem(problem);

@@ -307,6 +307,8 @@ def test_a_wrong_password_is_a_clear_reason_that_does_not_show_it(daemons, url):
     ("postgresql://soirees:tief/geheim@db/x", "percent-encoded"),
     ("postgresql://soirees:tiefgeheim%zz@db/x", "percent"),
     ("postgresql://soirees:tiefgeheim@db/x?sslmodus=1", "query parameter"),
+    ("postgresql://soirees:tiefgeheim@db/x?sslmode=verify", "sslmode is none of disable"),
+    ("postgresql://soirees:tiefgeheim@db,db2:x5432/x", "a port is a number"),
 ])
 def test_a_url_that_libpq_would_not_take_is_refused_without_being_shown(value, reason):
     result = run("soirees", "--check-config", DATABASE_URL=value)

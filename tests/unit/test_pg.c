@@ -18,6 +18,8 @@ static void test_urls_that_libpq_takes(void **state)
         "postgres://u:p@h/d",
         "postgresql://u:p%40q%2F@[::1]:5432,h2:5433/d?target_session_attrs=read-write&sslmode=verify-full",
         "postgresql:///d?host=/run/postgresql",
+        "postgresql://h1,h2:5433,h3:/d?sslmode=require&target_session_attrs=primary&connect_timeout=3",
+        "postgresql://h1,h2/d?port=5433",
     };
     (void)state;
     for (size_t i = 0; i < COUNT(urls); i++) {
@@ -41,6 +43,15 @@ static void test_urls_that_are_refused_without_being_shown(void **state)
         "postgresql://u:s3cret@[::1/d",
         "postgresql://u:p@h/d?s3cret=1",
         "postgresql://u:p@h/d?s3cret",
+        "postgresql://u:p@h/d?sslmode=s3cret",
+        "postgresql://u:p@h/d?sslmode=verify",
+        "postgresql://u:p@h/d?target_session_attrs=s3cret",
+        "postgresql://u:p@h/d?target_session_attrs=standby",
+        "postgresql://u:p@h/d?connect_timeout=s3cret",
+        "postgresql://u:p@h:s3cret/d",
+        "postgresql://u:p@h,h2:65536/d",
+        "postgresql://u:p@h,h2:0/d",
+        "postgresql://u:p@h/d?port=1,,99999999999999999999",
     };
     (void)state;
     for (size_t i = 0; i < COUNT(urls); i++) {
