@@ -105,15 +105,31 @@ def test_what_is_not_empty_or_in_use_is_refused(sqlite, url, tmp_path):
     assert postgres.query(url, "SELECT count(*) FROM soirees.soirees") == [(1,)]
 
 
-def test_a_row_that_cannot_be_moved_leaves_nothing_behind(sqlite, url):
+@pytest.mark.parametrize("change, reason", [
+    ("date = '2025-13-45'", "date/time field value out of range"),
+    ("created_ms = 9223372036854775807", "no such time"),
+    ("lieu = CAST(x'ff61' AS TEXT)", "decode"),
+    ("lieu = 'a' || char(0) || 'b'", "the character NUL"),
+])
+def test_a_row_that_cannot_be_moved_leaves_nothing_behind(change, reason, sqlite, url):
     old = answering(sqlite("soirees"))
     book(old)
     old.stop()
     with contextlib.closing(sqlite3.connect(old.database)) as db:
-        db.execute("UPDATE soirees SET date = '2025-13-45'")
+        db.execute("UPDATE soirees SET " + change)
         db.commit()
-    assert "date/time field value out of range" in refused(migrate("soirees", old.database, url))
+    assert reason in refused(migrate("soirees", old.database, url))
     assert postgres.query(url, "SELECT to_regnamespace('soirees') IS NULL") == [(1,)]
+
+
+def test_a_file_may_have_any_name(sqlite, url, tmp_path):
+    old = answering(sqlite("soirees"))
+    book(old)
+    old.stop()
+    named = tmp_path / "a b?c#%41.db"
+    os.rename(old.database, named)
+    assert migrate("soirees", named, url).returncode == 0
+    assert postgres.query(url, "SELECT count(*) FROM soirees.soirees") == [(1,)]
 
 
 def test_a_server_that_is_not_there_is_a_clear_line(sqlite, daemons):
