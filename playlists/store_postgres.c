@@ -350,6 +350,8 @@ static enum status save(struct pg_job *job, struct store_step *step, struct err 
     struct playlist *p = step->playlist;
     if (job->round == 0) {
         pg_put(job, REQUEST_LOCK, "tt", step->soiree_id, step->message_id);
+        if (!*step->message_id)
+            pg_put(job, REQUEST_FIND_ANY, "t", step->soiree_id);
         return STATUS_OK;
     }
     struct pg_rows rows = pg_answer(job, 0);
@@ -359,7 +361,8 @@ static enum status save(struct pg_job *job, struct store_step *step, struct err 
             store_postgres_read_link(&rows, 0, &step->link);
         return STATUS_OK;
     }
-    if (!found || !pg_is_null(&rows, 0))
+    struct pg_rows any = pg_answer(job, job->answer_count - 1);
+    if (!found || !pg_is_null(&rows, 0) || (!*step->message_id && pg_next(&any)))
         return err_set(err, STATUS_CONFLICT, "the request was answered meanwhile");
     uuid_v7(p->id);
     p->version = 1;

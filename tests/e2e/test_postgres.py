@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from harness import postgres, tls
-from harness.booking import book, booking
+from harness.booking import book, booking, made_for, message, playlists_of, request_properties
 from harness.broker import QUEUE
 from harness.daemon import run
 from harness.wait import free_port, holds_for, wait_until
@@ -151,6 +151,20 @@ def test_no_message_is_published_by_two_relays(daemons, url, vhost):
     taken = vhost.take(count=300)
     assert {message.json()["soireeId"] for message in taken} == wanted
     assert len({message.properties.message_id for message in taken}) == 300
+
+
+def test_a_message_without_an_id_is_satisfied_by_what_another_instance_saved_meanwhile(worker, url, vhost, lagmaster):
+    lagmaster.control(by_style={"slow": {"mode": "hang"}})
+    first = worker(DATABASE_URL=url)
+    vhost.publish(message("s-1", style="slow"))
+    wait_until(lambda: lagmaster.count == 1, SOON_S, "the first one waits for the API")
+    second = worker(DATABASE_URL=url)
+    vhost.publish(message("s-1", style="fast"), request_properties("0190a0b0-0000-7000-8000-000000000001"))
+    made = made_for(second, "s-1")
+    lagmaster.control(mode="ok")
+    lagmaster.release()
+    wait_until(vhost.drained, SOON_S, "both messages are acknowledged")
+    assert [playlist["id"] for playlist in playlists_of(first, "s-1")] == [made["id"]]
 
 
 def test_a_key_raced_at_two_instances_makes_one_booking(daemons, url):
