@@ -135,6 +135,8 @@ static enum status check_schema(sqlite3 *handle, const char *path, const struct 
         add_finding(findings, text);
         return STATUS_OK;
     }
+    if (version == 0) /* what SQLite makes of an empty file: a backup that was cut off */
+        add_finding(findings, "it is empty: no table, no schema");
     enum status status = STATUS_OK;
     for (size_t i = 0; version == care->migration_count && status == STATUS_OK && i < care->check_count; i++)
         status = find(handle, path, care->checks[i], "", findings, err);
@@ -161,8 +163,25 @@ enum status db_check(const char *path, const struct db_care *care, struct buf *p
 
 /* ---- backup ---- */
 
-/* Refuses to put the copy over the database itself, or over another one that may be open or whose log is
- * still beside it: SQLite would apply that log to the copy. */
+/* Whether the name is that of a file which some database needs beside it. */
+static bool is_part_of_database(const char *to)
+{
+    static const char *const endings[] = {"-wal", "-shm", "-journal", ".lock"};
+    size_t len = strlen(to);
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+        size_t end = strlen(endings[i]);
+        if (len <= end || strcmp(to + len - end, endings[i]) != 0)
+            continue;
+        CLEANUP(free_text) char *database = mem_text(to);
+        database[len - end] = '\0';
+        if (access(database, F_OK) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Refuses to put the copy over the database itself, over a part of it or of another one, or over another one
+ * that may be open or whose log is still beside it: SQLite would apply that log to the copy. */
 static enum status check_target(const char *path, const char *to, struct err *err)
 {
     struct stat source, target;
@@ -174,6 +193,8 @@ static enum status check_target(const char *path, const char *to, struct err *er
         if (!S_ISREG(target.st_mode))
             return fail_path(to, STATUS_IO, "is no regular file", err);
     }
+    if (is_part_of_database(to))
+        return fail_path(to, STATUS_IO, "is a part of a database", err);
     if (access(wal, F_OK) == 0 || access(journal, F_OK) == 0)
         return fail_path(to, STATUS_IO, "is a database in use (there is a -wal or -journal file)", err);
     return STATUS_OK;

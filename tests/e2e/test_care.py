@@ -151,6 +151,15 @@ def test_rows_that_cannot_be_are_found(program, what, expected, stopped):
 
 
 @BOTH
+def test_an_empty_file_is_no_sound_database(program, tmp_path):
+    """What a copy that was cut off at its beginning looks like; SQLite takes it for a new database."""
+    path = tmp_path / "empty.db"
+    path.touch()
+    result = check(program, path)
+    assert result.returncode == 1 and "it is empty" in result.stderr
+
+
+@BOTH
 @pytest.mark.parametrize("option", ["--check", "--backup"])
 def test_what_is_no_database_is_one_clear_line(program, option, tmp_path):
     arguments = [option] + (["%s/copy" % tmp_path] if option == "--backup" else [])
@@ -292,6 +301,23 @@ def test_a_backup_is_never_put_over_a_database_in_use(program, daemons, tmp_path
         assert reason in one_line(backup(program, daemon.database, target))
     assert other.get("%s/%s" % (PATHS[program], created)).status_code == 200
     os.unlink(tmp_path / "link.db")
+
+
+@BOTH
+def test_a_backup_is_never_put_over_a_part_of_a_database(program, daemons, tmp_path):
+    """Its log holds what was answered, its lock keeps a second process away."""
+    daemon = daemons.start(program, offline(program))
+    created = create(daemon)
+    os.link(daemon.database, tmp_path / "stopped.db")
+    for target in (*(daemon.database + ending for ending in ("-wal", "-shm", ".lock", "-journal")),
+                   tmp_path / "stopped.db-wal"):
+        before = os.path.exists(target) and os.stat(target).st_ino
+        assert "is a part of a database" in one_line(backup(program, daemon.database, target))
+        assert (os.path.exists(target) and os.stat(target).st_ino) == before
+    os.unlink(tmp_path / "stopped.db")
+    assert backup(program, daemon.database, tmp_path / "copy.db-wal").returncode == 0  # of no database
+    daemon.restart()
+    assert daemon.get("%s/%s" % (PATHS[program], created)).status_code == 200
 
 
 # ---- schemas
