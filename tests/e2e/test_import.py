@@ -26,7 +26,9 @@ PLAYLISTS = [
 ]
 BAD = [5, {"id": "x"}, {**SOIREES[0], "id": "bad-1", "date": "2025-02-29"}, {**SOIREES[0], "id": "bad-2", "nombreInvites": 0},
        {**SOIREES[0], "id": "bad-3", "nombreInvites": 50.5}, {**SOIREES[0], "id": "bad-4", "lieu": "x" * 201},
-       {**SOIREES[0], "id": "bad-5", "clientId": ["x"]}, {**SOIREES[0], "id": "y" * 65}]
+       {**SOIREES[0], "id": "bad-5", "clientId": ["x"]}, {**SOIREES[0], "id": "y" * 65},
+       {**SOIREES[0], "id": "bad-6", "date": "2025-W52-1"}, {**SOIREES[0], "id": "bad-7", "date": 20251225},
+       {**SOIREES[0], "id": "bad-8", "nombreInvites": True}, {**SOIREES[0], "id": "bad-9", "budget": 10 ** 400}]
 
 
 def run(tmp_path, stack, soirees, playlists, status=0):
@@ -93,7 +95,18 @@ def test_bad_rows_are_named_and_skipped(make_stack, tmp_path):
     assert len(everything(stack.soirees)) == len(everything(stack.playlists)) == 2
 
 
-@pytest.mark.parametrize("soirees", ["", "{", "{}", '"x"'])
+def test_two_rows_with_one_id_are_named(make_stack, tmp_path):
+    """The old version's ids are milliseconds: two bookings of one are two bookings still."""
+    stack = make_stack()
+    rows = SOIREES + [{**SOIREES[1], "lieu": "Nice"}]
+    for first in ("2 imported, 0 there already, 1 skipped", "0 imported, 2 there already, 1 skipped"):
+        said = run(tmp_path, stack, rows, PLAYLISTS, status=1)
+        assert first in said and "row 3 (id '1764671500000') skipped: row 2 has this id already" in said
+    stack.start()
+    assert stack.soiree(SOIREES[1]["id"])["lieu"] == SOIREES[1]["lieu"]
+
+
+@pytest.mark.parametrize("soirees", ["", "{", "{}", '"x"', "[" * 100000])
 def test_a_file_that_is_no_list_imports_nothing(make_stack, tmp_path, soirees):
     stack = make_stack()
     assert "soirees.json" in run(tmp_path, stack, soirees, PLAYLISTS, status=2)
