@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "config_file.h"
 #include "mem.h"
 
 enum { FILE_MAX_BYTES = 64 * 1024 };
@@ -39,51 +40,6 @@ char *config_read_file(const char *path, const char **ret_reason)
     return text;
 }
 
-static char *trim(char *text)
-{
-    while (isspace((unsigned char)*text))
-        text++;
-    for (char *end = text + strlen(text); end > text && isspace((unsigned char)end[-1]);)
-        *--end = '\0';
-    return text;
-}
-
-/* The last line `name=…` of the file's lines wins, as in a shell; a pair of quotes around the value is taken
- * off. */
-static char *find_in_file(const char *lines, const char *name)
-{
-    CLEANUP(free_text) char *copy = mem_text(lines);
-    char *found = NULL, *rest = NULL;
-    for (char *line = strtok_r(copy, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
-        char *key = trim(line), *equals = strchr(key, '=');
-        if (key[0] == '#' || !equals)
-            continue;
-        *equals = '\0';
-        if (strcmp(trim(key), name) != 0)
-            continue;
-        char *value = trim(equals + 1);
-        size_t len = strlen(value);
-        if (len >= 2 && (value[0] == '"' || value[0] == '\'') && value[len - 1] == value[0]) {
-            value[len - 1] = '\0';
-            value++;
-        }
-        free(found);
-        found = mem_text(value);
-    }
-    return found;
-}
-
-static void check_file_lines(const char *path, const char *lines, struct buf *problems)
-{
-    CLEANUP(free_text) char *copy = mem_text(lines);
-    char *rest = NULL;
-    for (char *line = strtok_r(copy, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
-        char *text = trim(line);
-        if (text[0] && text[0] != '#' && !strchr(text, '='))
-            buf_format(problems, "CONFIG_FILE: %s: a line is not KEY=VALUE\n", path);
-    }
-}
-
 /* A setting given where it does not count is not given. */
 static char *counted(char *value, bool empty_counts)
 {
@@ -95,6 +51,11 @@ static char *counted(char *value, bool empty_counts)
 static char *find_in_environment(const char *name, bool empty_counts)
 {
     return counted(mem_text(getenv(name)), empty_counts);
+}
+
+static char *find_in_file(const struct buf *lines, const char *name, bool empty_counts)
+{
+    return counted(mem_text(config_file_find(lines, name)), empty_counts);
 }
 
 /* The content of the file at `path` (freed here; NULL is fine), up to its line end. */
@@ -111,16 +72,16 @@ static char *read_secret(const struct setting *setting, char *path, struct buf *
 }
 
 /* Environment, then file, and in each the setting itself before NAME_FILE; NULL where nobody gives it. */
-static char *find_value(const struct setting *setting, const char *lines, struct buf *problems)
+static char *find_value(const struct setting *setting, const struct buf *lines, struct buf *problems)
 {
     CLEANUP(free_text) char *file_name = mem_format("%s_FILE", setting->name);
     char *value = find_in_environment(setting->name, setting->empty_counts);
     if (!value && setting->secret)
         value = read_secret(setting, find_in_environment(file_name, false), problems);
-    if (!value && lines)
-        value = counted(find_in_file(lines, setting->name), setting->empty_counts);
-    if (!value && lines && setting->secret)
-        value = read_secret(setting, counted(find_in_file(lines, file_name), false), problems);
+    if (!value)
+        value = find_in_file(lines, setting->name, setting->empty_counts);
+    if (!value && setting->secret)
+        value = read_secret(setting, find_in_file(lines, file_name, false), problems);
     return value;
 }
 
@@ -181,17 +142,16 @@ struct config *config_load(const struct setting *settings, size_t count, struct 
     struct config *config = mem_new(sizeof *config);
     *config = (struct config){settings, count, mem_new(count * sizeof(char *))};
 
-    CLEANUP(free_text) char *lines = NULL;
+    CLEANUP(buf_done) struct buf lines;
+    buf_init(&lines, FILE_MAX_BYTES + 1);
     const char *path = getenv("CONFIG_FILE"), *reason = NULL;
-    if (path && *path) {
-        lines = config_read_file(path, &reason);
-        if (lines)
-            check_file_lines(path, lines, problems);
-        else
-            buf_format(problems, "CONFIG_FILE: %s: %s\n", path, reason);
-    }
+    CLEANUP(free_text) char *text = path && *path ? config_read_file(path, &reason) : NULL;
+    if (text)
+        config_file_parse(text, path, &lines, problems);
+    else if (reason)
+        buf_format(problems, "CONFIG_FILE: %s: %s\n", path, reason);
     for (size_t i = 0; i < count; i++) {
-        char *value = find_value(&settings[i], lines, problems);
+        char *value = find_value(&settings[i], &lines, problems);
         config->values[i] = value ? value : mem_text(settings[i].fallback);
         check_value(&settings[i], &config->values[i], problems);
     }

@@ -1,6 +1,6 @@
 /* Settings: one table a program drives parsing, --help, --check-config and the README. Values come from the
- * environment, else from KEY=VALUE lines in the file that CONFIG_FILE names, else from the table. A secret
- * may also be given as NAME_FILE (a file's content without its trailing line end).
+ * environment, else from KEY=VALUE lines (config_file.h) in the file that CONFIG_FILE names, else from the
+ * table. A secret may also be given as NAME_FILE (a file's content without its trailing line end).
  *
  * Read at start, and anew on SIGHUP. What is read anew counts as a whole or not at all, and of it the
  * settings marked `live` alone: those that one owner can take over between two steps of its work. The others

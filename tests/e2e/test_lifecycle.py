@@ -8,12 +8,14 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import tempfile
 import time
 
 import pytest
 import requests
 from harness.booking import book, message
+from harness.consul import ROOT
 from harness.daemon import binary, environment, run
 from harness.wait import free_port, wait_until
 
@@ -151,6 +153,21 @@ def test_settings_may_come_from_a_file_and_the_environment_wins(program, daemons
     daemon.settings["CONFIG_FILE"] = file
     daemon.start()
     assert daemon.health()["service"] == "from-file"
+
+
+@pytest.mark.parametrize("line", ['="a\\"b\\\\c\\x"', "='a\\b' \"c\"d ", "= a\\ b\\\\ \t", "=a\\\n b", "=\"a\\\nb\" ", "=x # y\r",
+                                  "=\n;CORS_ORIGIN=x\\\n#y\nCORS_ORIGIN\t=\tit's\\", "='", "=a\nexport B=c"])
+def test_a_line_means_the_same_to_daemons_and_scripts(line, tmp_path):
+    file = tmp_path / "settings.env"
+    file.write_bytes(b"CORS_ORIGIN" + line.encode())
+    script = subprocess.run([sys.executable, "-c", "import settings; print(settings.setting('CORS_ORIGIN', '*'))"],
+                            env={"PYTHONPATH": os.path.join(ROOT, "scripts", "lib"), "CONFIG_FILE": str(file),
+                                 "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True, timeout=60)
+    daemon = run("soirees", "--print-config", CONFIG_FILE=str(file))
+    if line in ("='", "=a\nexport B=c"):
+        assert daemon.returncode == 2 and "CONFIG_FILE" in daemon.stderr and "SettingsError" in script.stderr
+    else:
+        assert "\nCORS_ORIGIN=%s" % script.stdout in daemon.stdout, script.stderr
 
 
 @BOTH

@@ -49,15 +49,29 @@ static void must_keep_bounds(const struct config *config)
     MUST(!*config_text(config, "A") || amqp_check_urls(config_text(config, "A"), NULL) == STATUS_OK);
 }
 
+static void put_quoted(struct buf *out, const char *value)
+{
+    buf_char(out, '"');
+    for (; *value; value++) {
+        if (strchr("\"\\`$", *value))
+            buf_char(out, '\\');
+        buf_char(out, *value);
+    }
+    buf_char(out, '"');
+}
+
 /* The values, written as a file, are read the same. */
 static void must_read_back(const struct config *config, int fd)
 {
     CLEANUP(buf_done) struct buf lines, problems;
-    buf_init(&lines, 2 * INPUT_MAX);
+    buf_init(&lines, 3 * INPUT_MAX);
     buf_init(&problems, 1024);
     buf_text(&lines, "# all of them\n\n");
-    for (size_t i = 0; i < COUNT(settings); i++)
-        buf_format(&lines, " %s = \"%s\"\r\n", settings[i].name, config_text(config, settings[i].name));
+    for (size_t i = 0; i < COUNT(settings); i++) {
+        buf_format(&lines, " %s = ", settings[i].name);
+        put_quoted(&lines, config_text(config, settings[i].name));
+        buf_text(&lines, "\r\n");
+    }
     MUST(buf_ok(&lines));
     if (lines.len > INPUT_MAX)
         return;

@@ -191,15 +191,13 @@ static void test_the_lines_of_a_file_are_read_as_people_write_them(void **state)
         {"T_TEXT='single'", "single"},
         {"T_TEXT=\"double\"", "double"},
         {"T_TEXT=\" kept \"", " kept "},
-        {"T_TEXT=''a''", "'a'"},
-        {"T_TEXT='it\"", "'it\""},
-        {"T_TEXT='", "'"},
         {"T_TEXT=value # no comment", "value # no comment"},
         {"T_TEXT=#value", "#value"},
         {"T_TEXT=é 😀", "é 😀"},
-        {"T_TEXTS=longer\nT_TEX=shorter\nt_text=lower\nT_TEXT=value\nX T_TEXT=other\n", "value"},
-        {"SOMETHING_ELSE=1\n=2\n", "the default"},
+        {"T_TEXTS=longer\nT_TEX=shorter\nt_text=lower\nT_TEXT=value\nX_T_TEXT=other\n", "value"},
+        {"SOMETHING_ELSE=1\n", "the default"},
         {"", "the default"},
+        {"T_TEXT=value\\", "value"},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
         set_to_file(fixture, "CONFIG_FILE", cases[i].lines);
@@ -208,13 +206,66 @@ static void test_the_lines_of_a_file_are_read_as_people_write_them(void **state)
     }
 }
 
-static void test_a_line_that_is_none_is_named_with_its_file(void **state)
+/* As systemd reads them, but for a backslash before CR LF, and at the end of a comment (before 254). */
+static void test_quotes_backslashes_and_comments_are_those_of_systemd(void **state)
 {
     struct fixture *fixture = *state;
-    set_to_file(fixture, "CONFIG_FILE", "T_TEXT=fine\nhelp me\n# fine\n\nT_PORT: 80\nT_NONE=fine\n");
-    assert_problems(fixture, "CONFIG_FILE: ./CONFIG_FILE: a line is not KEY=VALUE\n"
-                             "CONFIG_FILE: ./CONFIG_FILE: a line is not KEY=VALUE\n");
+    static const struct {
+        const char *lines, *value;
+    } cases[] = {
+        {"; T_TEXT=comment\n  ;T_TEXT=comment\nT_TEXT=value", "value"},
+        {"# a comment \\\nT_TEXT=value", "value"},
+        {"T_TEXT=\"a\\\"b\\\\c\\$d\\`e\"", "a\"b\\c$d`e"},
+        {"T_TEXT=\"a\\b\\n\\'\"", "a\\b\\n\\'"},
+        {"T_TEXT='a\\b\\\\\"$'", "a\\b\\\\\"$"},
+        {"T_TEXT=a\\b\\\\c\\\"\\ ", "ab\\c\" "},
+        {"T_TEXT=it's\"fine\"", "it's\"fine\""},
+        {"T_TEXT='it''s' \"f\"ine ", "itsfine"},
+        {"T_TEXT='a'b'c'", "ab'c'"},
+        {"T_TEXT=one \\\ntwo", "one two"},
+        {"T_TEXT=one\\\r\ntwo\r\n", "onetwo"},
+        {"T_TEXT=\"one\\\ntwo\"", "onetwo"},
+        {"T_TEXT=\\\n value", " value"},
+        {"T_TEXT=\"one\ntwo\"", "one\ntwo"},
+        {"T_TEXT='one\nT_TEXT=two'\nT_NONE=x", "one\nT_TEXT=two"},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        set_to_file(fixture, "CONFIG_FILE", cases[i].lines);
+        load_well(fixture);
+        assert_text(fixture, "T_TEXT", cases[i].value);
+    }
+}
+
+static void test_a_line_that_is_none_is_named_with_its_place(void **state)
+{
+    struct fixture *fixture = *state;
+    set_to_file(fixture, "CONFIG_FILE", "T_TEXT='fi\nne'\nhelp me\n# fine\n\nT_PORT: 80\nT_NONE=fine\n");
+    assert_problems(fixture, "CONFIG_FILE: ./CONFIG_FILE: line 3 is not KEY=VALUE\n"
+                             "CONFIG_FILE: ./CONFIG_FILE: line 6 is not KEY=VALUE\n");
     assert_text(fixture, "T_NONE", "fine");
+}
+
+/* These would be passed over otherwise, and the default would count. */
+static void test_a_name_that_can_be_none_is_refused(void **state)
+{
+    struct fixture *fixture = *state;
+    static const char *const lines[] = {"export T_TEXT=x",      "\xEF\xBB\xBFT_TEXT=x", "=x", "1T_TEXT=x",
+                                        "T-TEXT=x", "T_TEXT =x\nT\xC3\x89XT=x", "\"T_TEXT\"=x"};
+    for (size_t i = 0; i < COUNT(lines); i++) {
+        set_to_file(fixture, "CONFIG_FILE", lines[i]);
+        assert_problems(fixture, strchr(lines[i], '\n') ? "CONFIG_FILE: ./CONFIG_FILE: line 2 is not KEY=VALUE\n"
+                                                        : "CONFIG_FILE: ./CONFIG_FILE: line 1 is not KEY=VALUE\n");
+    }
+}
+
+static void test_a_quote_without_an_end_is_named_with_its_line(void **state)
+{
+    struct fixture *fixture = *state;
+    static const char *const lines[] = {"\nT_TEXT='it\"\nT_NONE=x", "\nT_TEXT='", "\nT_TEXT=\"a\\\"\n\n", "\nT_TEXT='a'\""};
+    for (size_t i = 0; i < COUNT(lines); i++) {
+        set_to_file(fixture, "CONFIG_FILE", lines[i]);
+        assert_problems(fixture, "CONFIG_FILE: ./CONFIG_FILE: line 2 has a quote without an end\n");
+    }
 }
 
 static void test_a_file_that_cannot_be_read_is_a_problem(void **state)
@@ -373,7 +424,7 @@ static void test_all_problems_are_named_at_once(void **state)
     set("T_KIND", "mirrored");
     set("T_SECRET_FILE", missing);
     set("T_URL", "ftp://x");
-    assert_problems(fixture, "CONFIG_FILE: ./CONFIG_FILE: a line is not KEY=VALUE\n"
+    assert_problems(fixture, "CONFIG_FILE: ./CONFIG_FILE: line 1 is not KEY=VALUE\n"
                              "T_PORT: 'high' is not a number from 1 to 65535\n"
                              "T_THREADS: 'none' is not a number from 1 to 64\n"
                              "T_FORMAT: 'xml' is not one of: pretty json\n"
@@ -527,7 +578,10 @@ int main(void)
         TEST(test_an_empty_value_means_the_default_except_where_it_counts),
         TEST(test_the_environment_is_read_once),
         TEST(test_the_lines_of_a_file_are_read_as_people_write_them),
-        TEST(test_a_line_that_is_none_is_named_with_its_file),
+        TEST(test_quotes_backslashes_and_comments_are_those_of_systemd),
+        TEST(test_a_line_that_is_none_is_named_with_its_place),
+        TEST(test_a_name_that_can_be_none_is_refused),
+        TEST(test_a_quote_without_an_end_is_named_with_its_line),
         TEST(test_a_file_that_cannot_be_read_is_a_problem),
         TEST(test_a_file_has_at_most_64_kib),
         TEST(test_a_secret_may_be_in_a_file_of_its_own),
