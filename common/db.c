@@ -289,6 +289,12 @@ static bool read_space(const struct db *db, unsigned long long *ret_available, u
     return true;
 }
 
+void db_tell(struct db *db, const struct err *err)
+{
+    if (db->config.changed && (err->status != STATUS_OK || db_was_well(db)))
+        db->config.changed(err->status == STATUS_OK ? NULL : err->text);
+}
+
 enum status db_check_space(struct db *db, struct err *err)
 {
     unsigned long long available = 0, least = 0;
@@ -298,7 +304,9 @@ enum status db_check_space(struct db *db, struct err *err)
     else if (available < least)
         status = err_set(err, STATUS_FULL, "espace disque insuffisant : %llu Mio libres, %llu nécessaires",
                          available >> 20, least >> 20);
-    since_set(&db->space_ok, status == STATUS_OK);
+    struct err well = {0};
+    if (since_set(&db->space_ok, status == STATUS_OK))
+        db_tell(db, status == STATUS_OK ? &well : err);
     return status;
 }
 

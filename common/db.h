@@ -33,6 +33,9 @@ struct db_config {
     /* Called once, in the writer's thread, when an fsync failed and nobody can tell what is on the disk: the
      * process must end. May be NULL. */
     void (*fatal)(const char *reason);
+    /* Called when the database can no longer be written (why), and when it can again (NULL); once a change,
+     * any thread, may not block. May be NULL. */
+    void (*changed)(const char *reason);
 };
 
 /* Opens, migrates, prepares, starts the writer. On error *err says what and where: IO (cannot open, too new a

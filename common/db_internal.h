@@ -67,6 +67,9 @@ enum status db_transaction(struct db_conn *conn, enum status (*body)(void *arg, 
 /* FULL while free space is below max(64 MiB, 5 % of the file system). */
 enum status db_check_space(struct db *db, struct err *err);
 
+/* Tells config.changed, if it has: of a failure, or of its end once nothing else fails. */
+void db_tell(struct db *db, const struct err *err);
+
 enum status db_writer_start(struct db *db, struct err *err);
 void db_writer_stop(struct db *db);
 

@@ -79,10 +79,12 @@ static enum status run_batch(void *arg, struct err *err)
 
 static void set_health(struct db *db, const struct err *err)
 {
-    since_set(&db->write_ok, err->status == STATUS_OK);
+    bool other = since_set(&db->write_ok, err->status == STATUS_OK);
     pthread_mutex_lock(&db->mutex);
     db->health = *err;
     pthread_mutex_unlock(&db->mutex);
+    if (other)
+        db_tell(db, err);
 }
 
 /* synchronous cannot change inside a transaction, so it is the batch's: FULL as soon as one job asks for it.

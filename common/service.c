@@ -117,9 +117,9 @@ void service_database_changed(const char *reason)
 {
     if (reason)
         log_event(LOG_REPEATED(LOG_ERROR), "database.lost", LOG_FIELDS(LOG_TEXT("reason", reason)),
-                  "❌ Base de données injoignable : %s", reason);
+                  "❌ Base de données indisponible : %s", reason);
     else
-        log_event(LOG_REPEATED(LOG_INFO), "database.connected", NULL, "✅ Connecté à la base de données");
+        log_event(LOG_REPEATED(LOG_INFO), "database.available", NULL, "✅ Base de données disponible");
 }
 
 /* ---- the command line ---- */

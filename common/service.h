@@ -45,7 +45,8 @@ int service_main(int argc, char **argv, const struct service_program *program);
 /* Ends the process with exit status 1 after one line; any thread, returns at once. For db_config.fatal. */
 void service_fail(const char *reason);
 
-/* Logs that the database's server is there (reason NULL) or gone. For pg_config.changed. */
+/* Logs that the database can be used (reason NULL), or why it cannot. For db_config.changed and
+ * pg_config.changed. */
 void service_database_changed(const char *reason);
 
 /* The HTTP server with the shared settings. */

@@ -4,6 +4,7 @@
 #define COMMON_SINCE_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "ids.h"
@@ -12,13 +13,15 @@ struct since {
     _Atomic int64_t word; /* wall clock ms << 8 | state; 0: never set */
 };
 
-/* The state is `state` (0..255) from now on; the same one again keeps its time. */
-static inline void since_set(struct since *since, int state)
+/* The state is `state` (0..255) from now on; the same one again keeps its time. Returns whether it was
+ * another one: of several callers one is told. */
+static inline bool since_set(struct since *since, int state)
 {
     int64_t old = atomic_load(&since->word);
-    while ((!old || (old & 0xFF) != state) &&
-           !atomic_compare_exchange_weak(&since->word, &old, clock_wall_ms() * 256 + state))
-        continue;
+    while (!old || (old & 0xFF) != state)
+        if (atomic_compare_exchange_weak(&since->word, &old, clock_wall_ms() * 256 + state))
+            return old != 0;
+    return false;
 }
 
 static inline int since_state(struct since *since)

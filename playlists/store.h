@@ -25,7 +25,7 @@ struct store_config {
     const char *url;  /* PostgreSQL's */
     unsigned readers;
     void (*fatal)(const char *reason);   /* see db_config and pg_config */
-    void (*changed)(const char *reason); /* see pg_config */
+    void (*changed)(const char *reason); /* likewise */
 };
 
 enum status store_open(struct store **ret_store, const struct store_config *config, struct err *err);

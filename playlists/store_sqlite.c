@@ -446,6 +446,7 @@ enum status store_sqlite_open(struct store **ret_store, const struct store_confi
         .statement_count = STATEMENT_COUNT,
         .readers = config->readers,
         .fatal = config->fatal,
+        .changed = config->changed,
     };
     enum status status = db_open(&store->db, &db, err);
     struct db_look links = {0};

@@ -26,7 +26,7 @@ struct store_config {
      * store is open, and counts from the next confirm then. */
     const _Atomic int64_t *again_after_ms;
     void (*fatal)(const char *reason);   /* see db_config and pg_config */
-    void (*changed)(const char *reason); /* see pg_config */
+    void (*changed)(const char *reason); /* likewise */
 };
 
 enum status store_open(struct store **ret_store, const struct store_config *config, struct err *err);

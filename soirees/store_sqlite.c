@@ -371,6 +371,7 @@ enum status store_sqlite_open(struct store **ret_store, const struct store_confi
         .statement_count = STATEMENT_COUNT,
         .readers = config->readers,
         .fatal = config->fatal,
+        .changed = config->changed,
     };
     store->again_after_ms = config->again_after_ms;
     enum status status = db_open(&store->db, &db, err);

@@ -232,3 +232,7 @@ def test_a_locked_database_makes_it_red_until_it_is_free(daemons):
     green = soirees.get("/ready").json()["components"]["database"]
     assert green["since"] > red["components"]["database"]["since"]
     holder.close()
+    log = soirees.log()
+    assert log.count("❌ Base de données indisponible : SQLite: database is locked") == 1
+    assert log.count("✅ Base de données disponible") == 1
+    assert log.index("indisponible") < log.index("✅ Base de données disponible")

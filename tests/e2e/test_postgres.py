@@ -248,7 +248,7 @@ def test_bookings_acknowledged_before_the_server_crashed_are_there_and_the_daemo
     wait_for_links(stack, load.acknowledged.values())
     wait_until_drained(stack)
     check_one_playlist_each(stack, load.acknowledged.values())
-    assert stack.soirees.log_has("Connecté à la base de données")
+    assert stack.soirees.log_has("✅ Base de données disponible")
 
 
 @pytest.mark.parametrize("program", ["soirees", "playlists"])
