@@ -214,11 +214,20 @@ static struct MHD_Response *response_new(struct http_call *call)
     return response;
 }
 
+static const char *own_header(const struct http_call *call, const char *name)
+{
+    for (size_t i = 0; i < call->set_count; i++)
+        if (strcmp(call->set[i].name, name) == 0)
+            return call->set[i].value;
+    return "";
+}
+
 /* People read of their soirées and playlists; machines of each request, but for the many that ask for health.
- */
+ * What was created is named, so that who knows its id finds the request, and the other way round. */
 static void log_call(struct http_call *call)
 {
-    enum log_level level = log_is_json() && strcmp(call->path, "/health") != 0 ? LOG_INFO : LOG_DEBUG;
+    bool probe = strcmp(call->path, "/health") == 0 || strcmp(call->path, "/ready") == 0;
+    enum log_level level = log_is_json() && !probe ? LOG_INFO : LOG_DEBUG;
     if (!log_enabled(level))
         return;
     char client[ADDRESS_SIZE];
@@ -229,6 +238,7 @@ static void log_call(struct http_call *call)
                          LOG_NUMBER("status", call->status), LOG_NUMBER("durationMs", duration_ms),
                          LOG_TEXT("requestId", call->request_id), LOG_TEXT("client", client),
                          LOG_TEXT("token", call->token_name),
+                         LOG_TEXT("location", own_header(call, "Location")),
                          LOG_TRACE(http_call_header(call, "traceparent"))),
               "%s %s %d %lld ms %s", call->method_text, call->path, call->status, (long long)duration_ms,
               call->request_id);

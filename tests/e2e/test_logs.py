@@ -208,6 +208,17 @@ def test_every_line_of_one_booking_is_found_by_its_ids(make_stack):
             assert line in found, line
 
 
+def test_the_request_that_booked_is_found_by_the_id_of_the_booking(daemons):
+    """At the usual level, too; and who asks how the service is, every few seconds, makes no lines."""
+    soirees = daemons.start("soirees", LOG_FORMAT="json", RABBITMQ_PORT=free_port())
+    for path in ("/ready", "/health"):
+        assert soirees.get(path).status_code == 200
+    made = ok_json(soirees.post("/api/soirees", booking(), headers={"X-Request-Id": "ticket-8"}), 201)
+    soirees.stop()
+    asked = [line for line in objects(soirees) if line["event"] == "http.request"]
+    assert [(line["requestId"], line["location"]) for line in asked] == [("ticket-8", "/api/soirees/" + made["id"])]
+
+
 def test_a_failure_that_lasts_gives_a_handful_of_lines(make_stack):
     """The API fails and soirees is away: ten lines of a kind, however many messages; the others are there for
     LOG_LEVEL=debug, and each message still has its own lines."""
