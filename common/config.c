@@ -158,10 +158,10 @@ struct config *config_load(const struct setting *settings, size_t count, struct 
     return config;
 }
 
-/* "https://user:password@host/" is shown without what stands before its host. */
+/* What stands before a URL's host, or is its query, is not shown: either may hold a password or a key. */
 static void print_text(struct buf *out, const char *value)
 {
-    const char *scheme = strstr(value, "://");
+    const char *scheme = strstr(value, "://"), *query = scheme ? strchr(scheme, '?') : NULL;
     if (scheme) {
         const char *authority = scheme + 3, *end = authority + strcspn(authority, "/?#");
         const char *at = memrchr(authority, '@', (size_t)(end - authority));
@@ -171,12 +171,14 @@ static void print_text(struct buf *out, const char *value)
             value = at;
         }
     }
-    for (const char *c = value; *c; c++) {
+    for (const char *c = value; *c && c != query; c++) {
         char shown = *c;
         if (shown > 0 && shown < ' ')
             shown = ' ';
         buf_char(out, shown);
     }
+    if (query)
+        buf_text(out, "?***");
 }
 
 void config_print(const struct config *config, struct buf *out)

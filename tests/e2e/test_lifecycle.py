@@ -398,10 +398,10 @@ def test_every_secret_may_be_a_file(program, tmp_path):
         assert refused.returncode == 2 and name + "_FILE" in refused.stderr
 
 
-def test_print_config_hides_the_user_of_a_url():
+def test_print_config_hides_the_user_and_the_query_of_a_url():
     shown = shown_settings("playlists", LAGMASTER_URL="https://moi:s3cret@api.example/x?a=b@c",
                            SOIREES_URL="http://s3cret@soirees/", SOIREES_TOKEN="s3cret")
-    assert shown["LAGMASTER_URL"] == "https://***@api.example/x?a=b@c"
+    assert shown["LAGMASTER_URL"] == "https://***@api.example/x?***"
     assert shown["SOIREES_URL"] == "http://***@soirees/"
     assert shown["SOIREES_TOKEN"] == "***"
 

@@ -533,8 +533,8 @@ static void test_what_is_read_anew_shows_no_secret(void **state)
     load_well(fixture);
     set_to_file(fixture, "T_TOKEN_FILE", "confidential-3\n");
     set("T_SECRET", "confidential-4");
-    set("T_URL", "https://me:confidential-5@host/path");
-    take(fixture, "T_TOKEN, T_URL (vide → https://***@host/path)", "T_SECRET");
+    set("T_URL", "https://me:confidential-5@host/path?key=confidential-6");
+    take(fixture, "T_TOKEN, T_URL (vide → https://***@host/path?***)", "T_SECRET");
     assert_text(fixture, "T_TOKEN", "confidential-3");
     assert_text(fixture, "T_SECRET", "confidential-2");
 }
