@@ -2,6 +2,7 @@
 reach one."""
 
 import os
+import re
 import threading
 
 import pytest
@@ -10,6 +11,7 @@ import requests
 from harness import postgres, tls
 from harness.booking import book, booking, made_for, message, playlists_of, request_properties
 from harness.broker import QUEUE
+from harness.consul import ROOT
 from harness.daemon import run
 from harness.wait import free_port, holds_for, wait_until
 from promise import Load, check_one_playlist_each, wait_for_links, wait_until_drained
@@ -249,6 +251,19 @@ def test_bookings_acknowledged_before_the_server_crashed_are_there_and_the_daemo
     wait_until_drained(stack)
     check_one_playlist_each(stack, load.acknowledged.values())
     assert stack.soirees.log_has("✅ Base de données disponible")
+
+
+@pytest.mark.parametrize("program", ["soirees", "playlists"])
+def test_the_readme_says_which_metrics_are_one_engine_s_own(program, daemons, url):
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
+        text = file.read()
+    daemon = connected(daemons.start(program, offline(program), DATABASE_URL=url))
+    shown = set(re.findall(r"^# TYPE (database_\w+) ", daemon.get("/metrics").text, re.MULTILINE))
+    rows = re.findall(r"^\| (`database_[^|]*)\|[^|]*\|(.*)\|$", text.partition("#### Metrics")[2], re.MULTILINE)
+    shared = {name for names, means in rows if "SQLite's" not in means for name in re.findall(r"database_\w+", names)}
+    own = re.search(r"^\| `/metrics` \|.*\|$", text, re.MULTILINE).group()
+    assert len(shared) < len([name for names, _means in rows for name in re.findall(r"database_\w+", names)])
+    assert shown == shared | set(re.findall(r"database_\w+", own))
 
 
 @pytest.mark.parametrize("program", ["soirees", "playlists"])
