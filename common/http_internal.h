@@ -122,7 +122,7 @@ struct http_set {
     bool owned; /* value is not in set_text */
 };
 
-/* The values of a header that came in several lines. */
+/* The value of a header that is not in one piece, or not at its end, where libmicrohttpd has it. */
 struct http_joined {
     struct http_joined *next;
     char text[];
@@ -237,6 +237,9 @@ void http_call_free(struct http_call *call);
 
 /* The head is complete: finds the route, or why not. True when the answer must not wait for the body. */
 bool http_call_begin(struct http_call *call, const char *method, const char *version);
+
+/* A header's value without white space at its end: itself, or a copy that is freed with the call. */
+const char *http_call_value(struct http_call *call, const char *value, size_t len);
 
 /* A piece of the body. False: far too much came, break the connection. */
 bool http_call_take(struct http_call *call, const char *bytes, size_t len);

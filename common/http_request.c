@@ -199,6 +199,12 @@ static bool is_in_place(const struct http_call *call, const char *name, size_t n
     return gap == value;
 }
 
+/* What libmicrohttpd goes by itself must be seen here as it sees it. */
+static bool is_framing(size_t known)
+{
+    return known == HTTP_CONTENT_LENGTH || known == HTTP_TRANSFER_ENCODING || known == HTTP_HOST;
+}
+
 static enum MHD_Result on_header(void *arg, enum MHD_ValueKind kind, const char *name, size_t name_len,
                                  const char *value, size_t value_len)
 {
@@ -217,7 +223,7 @@ static enum MHD_Result on_header(void *arg, enum MHD_ValueKind kind, const char 
         if (call->known[i])
             call->repeated |= 1u << i;
         else
-            call->known[i] = value ? value : "";
+            call->known[i] = !value ? "" : is_framing(i) ? value : http_call_value(call, value, value_len);
         break;
     }
     return call->bad_head ? MHD_NO : MHD_YES;

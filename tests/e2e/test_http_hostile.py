@@ -115,6 +115,25 @@ def test_several_lines_of_a_header_count_as_one_list(soirees):
         assert read_all(client).startswith(b"HTTP/1.1 200 ")
 
 
+def test_white_space_behind_a_value_is_no_part_of_it(soirees):
+    made = book(soirees)
+    etag = soirees.get(PATH + "/" + made["id"]).headers["ETag"]
+    head = ("GET %s/%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Request-Id: mine \t \r\n"
+            "If-None-Match: %s  \r\n\r\n" % (PATH, made["id"], etag))
+    with connect(soirees, head.encode()) as client:
+        answer = read_all(client)
+    assert answer.startswith(b"HTTP/1.1 304 ") and b"\r\nX-Request-Id: mine\r\n" in answer
+    locations = set()
+    for end in ("", " ", "\t "):
+        head = ("POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+                "Idempotency-Key: white-space%s\r\nContent-Length: %d\r\n\r\n" % (PATH, end, len(BODY)))
+        with connect(soirees, head.encode() + BODY) as client:
+            answer = read_all(client)
+        assert answer.startswith(b"HTTP/1.1 201 ")
+        locations.add([line for line in answer.split(b"\r\n") if line.startswith(b"Location: ")][0])
+    assert len(locations) == 1
+
+
 CHUNKED = (b"POST /api/soirees HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
            b"Connection: close\r\n\r\n")
 BODY = json.dumps(BOOKING).encode()
