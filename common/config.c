@@ -85,6 +85,16 @@ static char *find_value(const struct setting *setting, const struct buf *lines, 
     return value;
 }
 
+/* One line, whatever the text holds: a value may be quoted over several. Frees the text. */
+static void add_problem(struct buf *problems, const struct setting *setting, char *text)
+{
+    for (char *c = text; *c; c++)
+        if (*c > 0 && *c < ' ')
+            *c = ' ';
+    buf_format(problems, "%s: %s\n", setting->name, text);
+    free(text);
+}
+
 static bool check_number(const struct setting *setting, const char *value, struct buf *problems)
 {
     char *end = NULL;
@@ -93,8 +103,8 @@ static bool check_number(const struct setting *setting, const char *value, struc
     bool good = isdigit((unsigned char)*value) && !*end && !errno && number >= setting->min &&
                 number <= setting->max;
     if (!good)
-        buf_format(problems, "%s: '%s' is not a number from %ld to %ld\n", setting->name, value, setting->min,
-                   setting->max);
+        add_problem(problems, setting,
+                    mem_format("'%s' is not a number from %ld to %ld", value, setting->min, setting->max));
     return good;
 }
 
@@ -123,13 +133,13 @@ static void check_value(const struct setting *setting, char **value_at, struct b
         return;
     case SETTING_CHOICE:
         if (!is_word_of(setting->choices, value))
-            buf_format(problems, "%s: '%s' is not one of: %s\n", setting->name, value, setting->choices);
+            add_problem(problems, setting, mem_format("'%s' is not one of: %s", value, setting->choices));
         break;
     case SETTING_TEXT:
         break;
     }
     if (setting->check && *value && setting->check(value, &err) != STATUS_OK)
-        buf_format(problems, "%s: %s\n", setting->name, err.text);
+        add_problem(problems, setting, mem_text(err.text));
 }
 
 struct config *config_load_again(const struct config *config, struct buf *problems)

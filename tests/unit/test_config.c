@@ -236,6 +236,14 @@ static void test_quotes_backslashes_and_comments_are_those_of_systemd(void **sta
     }
 }
 
+static void test_a_value_over_several_lines_is_named_in_one(void **state)
+{
+    struct fixture *fixture = *state;
+    set_to_file(fixture, "CONFIG_FILE", "T_PORT='8\n0'\nT_FORMAT='x\ny'\n");
+    assert_problems(fixture, "T_PORT: '8 0' is not a number from 1 to 65535\n"
+                             "T_FORMAT: 'x y' is not one of: pretty json\n");
+}
+
 static void test_a_line_that_is_none_is_named_with_its_place(void **state)
 {
     struct fixture *fixture = *state;
@@ -380,8 +388,7 @@ static void test_numbers_are_decimal_and_within_their_bounds(void **state)
     struct fixture *fixture = *state;
     static const char *const good[] = {"1", "80", "65535", "0080"};
     static const char *const bad[] = {"0",     "65536", "-1",  "+1",   "1.0", "1e3",  "0x50", "80 ",
-                                      " 80",   "eighty", "8o", "3003,", "١",  "99999999999999999999999",
-                                      "80\n81"};
+                                      " 80",   "eighty", "8o", "3003,", "١",  "99999999999999999999999"};
     for (size_t i = 0; i < COUNT(good); i++) {
         set("T_PORT", good[i]);
         load_well(fixture);
@@ -579,6 +586,7 @@ int main(void)
         TEST(test_the_environment_is_read_once),
         TEST(test_the_lines_of_a_file_are_read_as_people_write_them),
         TEST(test_quotes_backslashes_and_comments_are_those_of_systemd),
+        TEST(test_a_value_over_several_lines_is_named_in_one),
         TEST(test_a_line_that_is_none_is_named_with_its_place),
         TEST(test_a_name_that_can_be_none_is_refused),
         TEST(test_a_quote_without_an_end_is_named_with_its_line),
