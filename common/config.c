@@ -291,17 +291,3 @@ enum status config_check_readable(const char *value, struct err *err)
         return err_set(err, STATUS_INVALID, "%s: %s", value, strerror(errno));
     return S_ISDIR(file.st_mode) ? err_set(err, STATUS_INVALID, "%s: is a folder", value) : STATUS_OK;
 }
-
-enum status config_check_http_url(const char *value, struct err *err)
-{
-    size_t scheme = strncmp(value, "http://", 7) == 0 ? 7 : strncmp(value, "https://", 8) == 0 ? 8 : 0;
-    const char *host = value + scheme;
-    if (!scheme || !*host || strchr("/?#:", *host))
-        return err_set(err, STATUS_INVALID, "is not an http:// or https:// URL with a host");
-    if (strchr(value, '#'))
-        return err_set(err, STATUS_INVALID, "holds a '#', behind which nothing is sent");
-    for (const char *c = value; *c; c++)
-        if ((unsigned char)*c <= ' ' || *c == 0x7F)
-            return err_set(err, STATUS_INVALID, "holds a space or a control character");
-    return STATUS_OK;
-}

@@ -90,9 +90,7 @@ void config_print(const struct config *config, struct buf *out);
  */
 char *config_read_file(const char *path, const char **ret_reason);
 
-/* Checks for struct setting. */
-enum status config_check_readable(const char *value, struct err *err); /* a file that can be read */
-enum status config_check_http_url(const char *value,
-                                  struct err *err); /* http:// or https://, a host, no spaces, no fragment */
+/* For struct setting's check: a file that can be read. */
+enum status config_check_readable(const char *value, struct err *err);
 
 #endif

@@ -1,5 +1,6 @@
 /* playlists: makes playlists for booked parties. See README.md, "How it is built". */
 #include "daemon.h"
+#include "http_url.h"
 #include "service.h"
 #include "store.h"
 #include "worker.h"
@@ -8,7 +9,7 @@ static const struct setting settings[] = {
     NUMBER_SETTING("PLAYLIST_WORKERS", "1", 1, WORKERS_MAX,
                    "messages worked on at once, each on its own channel with prefetch 1", .live = true),
     TEXT_SETTING("LAGMASTER_URL", "https://lagmaster-pro.fly.dev/generate_playlist",
-                 "the API that makes playlists", .live = true, .check = config_check_http_url),
+                 "the API that makes playlists", .live = true, .check = http_url_check),
     TEXT_SETTING("LAGMASTER_CA_FILE", "", "CAs for https (PEM); none: the system's",
                  .check = config_check_readable),
     NUMBER_SETTING("LAGMASTER_TIMEOUT_MS", "90000", 1, 1500000, "one attempt in all, ms", .live = true),
@@ -16,7 +17,7 @@ static const struct setting settings[] = {
     NUMBER_SETTING("LAGMASTER_RETRY_DELAY_MS", "10000", 0, 1500000, "between two attempts, ms", .live = true),
     TEXT_SETTING("SOIREES_URL", "http://localhost:3003",
                  "soirees, when Consul is off or has known no passing instance for 30 s",
-                 .check = config_check_http_url),
+                 .check = http_url_check_base),
     TEXT_SETTING("SOIREES_CA_FILE", "", "CAs for https (PEM); none: the system's",
                  .check = config_check_readable),
     SECRET_SETTING("SOIREES_TOKEN", "", "bearer token for the PATCH to soirees", .live = true),

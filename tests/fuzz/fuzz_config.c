@@ -3,6 +3,7 @@
 #include "amqp.h"
 #include "config.h"
 #include "fuzz.h"
+#include "http_url.h"
 
 /* One of each kind; short names are found at once. */
 static const struct setting settings[] = {
@@ -12,7 +13,7 @@ static const struct setting settings[] = {
     CHOICE_SETTING("D", "", "quorum classic", "a word that may be absent"),
     TEXT_SETTING("T", "text", "a text"),
     TEXT_SETTING("E", "text", "a text that may be empty", .empty_counts = true),
-    TEXT_SETTING("U", "http://localhost", "a URL", .check = config_check_http_url),
+    TEXT_SETTING("U", "http://localhost", "a URL", .check = http_url_check),
     SECRET_SETTING("S", "none", "a secret"),
     SECRET_SETTING("A", "", "URLs that hold one", .check = amqp_check_urls),
 };
@@ -45,7 +46,7 @@ static void must_keep_bounds(const struct config *config)
     MUST(strcmp(word, "pretty") == 0 || strcmp(word, "json") == 0);
     MUST(!*optional || strcmp(optional, "quorum") == 0 || strcmp(optional, "classic") == 0);
     MUST(*config_text(config, "T") && *config_text(config, "S"));
-    MUST(config_check_http_url(config_text(config, "U"), NULL) == STATUS_OK);
+    MUST(http_url_check(config_text(config, "U"), NULL) == STATUS_OK);
     MUST(!*config_text(config, "A") || amqp_check_urls(config_text(config, "A"), NULL) == STATUS_OK);
 }
 
