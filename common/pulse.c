@@ -44,6 +44,7 @@ static void enlist(const char *name)
     (void)pthread_once(&once, make_key);
     own = mem_new(sizeof *own);
     own->name = name;
+    (void)pthread_setname_np(pthread_self(), name);
     atomic_init(&own->due_ms, INT64_MAX);
     if (pthread_setspecific(key, own) != 0)
         abort();

@@ -10,7 +10,8 @@
 enum { PULSE_IDLE = -1 };
 
 /* The calling thread will call again within `wait_ms`; 0: it is at work. The first call registers the thread
- * under `name` (a literal), its end takes it off the list. */
+ * under `name` (a literal of at most 15 characters), which top and gdb show, too; its end takes it off the
+ * list. */
 void pulse_beat(const char *name, int64_t wait_ms);
 
 /* The name of a thread that is more than `limit_ms` later than it said, with *ret_late_ms set to how much;

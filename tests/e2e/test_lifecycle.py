@@ -269,6 +269,17 @@ def test_both_connect_to_rabbitmq_and_consul_when_they_come(own_broker, consul, 
 
 
 @BOTH
+def test_threads_have_names_that_top_shows(program, daemons, vhost):
+    daemon = daemons.start(program, vhost.settings())
+    tasks = "/proc/%d/task" % daemon.pid
+
+    def names():
+        return {open("%s/%s/comm" % (tasks, task)).read().strip() for task in os.listdir(tasks)}
+    assert open("/proc/%d/comm" % daemon.pid).read().strip() == program
+    wait_until(lambda: {"db-writer", "amqp", "http-listener", "http-client"} <= names(), 30, "the names")
+
+
+@BOTH
 def test_a_busy_port_is_one_clear_line(program, tmp_path):
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
